@@ -39,7 +39,7 @@ test: setup      ## the tests (under 15 minutes on 2 cores)
 test-slow: setup ## the tests marked slow
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
-lowest:          ## the tests of what attackers send, with the lowest versions that pyproject.toml allows, in .venv-lowest
+lowest:          ## the review page's tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/python -m uv pip install --python $(LOWEST)/bin/python --quiet --resolution lowest-direct --editable '.[dev]'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from mlflow.exceptions import MlflowException, RestException
 from py4j.clientserver import JavaClient, JavaParameters, PythonParameters
 from py4j.java_gateway import GatewayProperty
 from py4j.protocol import Py4JNetworkError
+from sqlalchemy.exc import OperationalError as SqlError
 
 from catalog_enrichment import cli, failures
 from catalog_enrichment.cli import command
@@ -21,6 +24,7 @@ from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailu
 
 from .sample_catalog import build
 
+CRASHED = "Python worker exited unexpectedly (crashed)"
 ASKED = "API request to http://u/api/x failed with"
 
 
@@ -31,14 +35,21 @@ def wrapped(problem: BaseException) -> Exception:
     return outer
 
 
+def of_mlflow(message: str) -> Exception:
+    """As MLflow's client raises what its database says."""
+    return wrapped(SqlError("SELECT 1", None, sqlite3.OperationalError(message)))
+
+
 @pytest.mark.parametrize(
     ("problem", "kind", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "part-1.parquet"), TemporaryFailure, "disk is full"),
         (wrapped(OSError(errno.EDQUOT, "Disk quota exceeded")), TemporaryFailure, "disk is full"),
         (RuntimeError("java.io.IOException: No space left on device"), TemporaryFailure, "disk is full"),
-        (wrapped(sqlite3.OperationalError("database is locked")), TemporaryFailure, "locked by another process"),
-        (wrapped(sqlite3.OperationalError("no such table: experiments")), RegistryError, "damaged"),
+        (of_mlflow("database is locked"), TemporaryFailure, "the MLflow store is locked by another process"),
+        (sqlite3.OperationalError("database is locked"), TemporaryFailure, "an SQLite file is locked by another"),
+        (of_mlflow("no such table: experiments"), RegistryError, "the MLflow store is damaged"),
+        (sqlite3.DatabaseError("database disk image is malformed"), ConfigError, "an SQLite file cannot be opened or"),
         (PermissionError(errno.EACCES, "Permission denied", "/catalog"), ConfigError, "cannot be used"),
         (OSError(errno.EROFS, "Read-only file system", "/catalog"), ConfigError, "cannot be used"),
         (OSError(errno.EIO, "no", "/catalog"), TemporaryFailure, "network drive fails"),
@@ -49,10 +60,11 @@ def wrapped(problem: BaseException) -> Exception:
         (wrapped(sqlite3.OperationalError("disk I/O error")), TemporaryFailure, "network drive fails"),
         (OSError(errno.EMFILE, "no more"), TemporaryFailure, "ulimit -n"),
         (RuntimeError("java.io.IOException: Too many open files"), TemporaryFailure, "ulimit -n"),
-        (wrapped(sqlite3.OperationalError("unable to open database file")), RegistryError, "cannot be opened"),
+        (of_mlflow("unable to open database file"), RegistryError, "the MLflow store cannot be opened"),
+        (sqlite3.OperationalError("unable to open database file"), ConfigError, "an SQLite file cannot be opened or"),
         (Py4JNetworkError("Answer from Java side is empty"), TemporaryFailure, "JVM has ended"),
         (RuntimeError("Job 7 cancelled because SparkContext was shut down"), TemporaryFailure, "JVM has ended"),
-        (RuntimeError("Lost task 1.0: Python worker exited unexpectedly (crashed)"), TemporaryFailure, "worker"),
+        (RuntimeError(f"Lost task 1.0: {CRASHED}"), TemporaryFailure, "worker"),
         (RuntimeError("ExecutorLostFailure (executor 0 exited)"), TemporaryFailure, "worker or executor"),
         (
             wrapped(RestException({"error_code": "INTERNAL_ERROR", "message": "down"})),
@@ -66,8 +78,18 @@ def wrapped(problem: BaseException) -> Exception:
         (wrapped(MlflowException(f"{ASKED} timeout exception read timed out.")), TemporaryFailure, "MLflow server"),
         (RuntimeError("Could not determine home directory."), ConfigError, "~NAME"),
         (ValueError("embedded null byte"), ConfigError, "control characters"),
-        (wrapped(MemoryError()), ConfigError, "out of memory"),
+        (wrapped(MemoryError()), ConfigError, "enrich.forward_rows"),
+        (
+            RuntimeError("File x.py, line 1, in f\nnumpy._core._exceptions._ArrayMemoryError: no"),
+            ConfigError,
+            "fit.batch",
+        ),
+        (RuntimeError("torch.OutOfMemoryError: CUDA out of memory. Tried"), ConfigError, "fit.batch_size"),
         (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), ConfigError, "spark.driver_memory"),
+        (RuntimeError(f"Task 1 failed 4 times: {CRASHED}"), ConfigError, "spark.executor.memoryOverhead"),
+        (RuntimeError(f"Task 1 failed 1 times: {CRASHED}"), TemporaryFailure, "enrich.forward_rows"),
+        (RuntimeError("ExecutorLostFailure: exit code: 137 (OOMKilled)"), ConfigError, "spark.executor.memory"),
+        (RuntimeError("ExecutorLostFailure: Container exited with exit code 1"), TemporaryFailure, "Run again"),
     ],
 )
 def test_errors_of_the_surroundings_are_recognised(problem: Exception, kind: type[Exception], message: str) -> None:
@@ -91,6 +113,41 @@ def test_an_mlflow_server_that_refuses_the_account_is_told_from_a_forbidden_fold
 def test_an_error_of_mlflow_itself_is_no_failing_server() -> None:
     """Its client's own errors have INTERNAL_ERROR as their default code."""
     assert failures.recognised(MlflowException("the artifact has no python_function")) is None
+
+
+RUNS_OUT_OF_MEMORY = """
+import sys
+from catalog_enrichment import failures
+from catalog_enrichment.config.load import load_config
+from catalog_enrichment.spark import session
+from pyspark.sql import functions as F
+
+spark = session.start(load_config(sys.argv[1], ["spark.driver_memory='512m'"]), "memory")
+try:
+    if sys.argv[2] == "java":
+        long = [F.repeat(F.lit("x"), F.col("id").cast("int") + 200_000_000) for _ in range(6)]
+        spark.range(4).select(F.length(F.concat(*long))).collect()
+    else:
+        @F.pandas_udf("string")
+        def unable(ids):
+            raise MemoryError("of this many bytes")
+
+        spark.range(4).select(unable("id")).collect()
+except Exception as problem:
+    found = failures.recognised(problem)
+    print(type(found).__name__, found)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("what", "key"), [("java", "spark.driver_memory"), ("python", "enrich.batch_bytes")])
+def test_memory_that_every_try_lacks_is_told_from_a_lost_jvm_and_a_bug(what: str, key: str, tmp_path: Path) -> None:
+    """Spark's JVM says so in its exit code alone, where a task of it ran out of memory."""
+    config = build(tmp_path / "sample").file
+    command = [sys.executable, "-W", "ignore", "-c", RUNS_OUT_OF_MEMORY, str(config), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("ConfigError "), done.stdout + done.stderr[-2000:]
+    assert key in done.stdout
 
 
 class UnreadableError(Exception):
@@ -120,7 +177,15 @@ def test_a_refused_connection_is_a_lost_jvm_only_where_py4j_opened_it() -> None:
     assert failures.recognised(elsewhere.value) is None
 
 
-@pytest.mark.parametrize("problem", [KeyError("x"), FileNotFoundError(errno.ENOENT, "no such file"), OSError("?")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        KeyError("x"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        OSError("?"),
+        sqlite3.OperationalError("no such table: verdicts"),
+    ],
+)
 def test_everything_else_is_a_bug(problem: Exception) -> None:
     assert failures.recognised(problem) is None
 

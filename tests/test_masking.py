@@ -40,6 +40,13 @@ KEY = "wJalrXUtnFEMI/K7MDENG"
         ("{'fs.s3a.secret.key' = 'abc'}", "{'fs.s3a.secret.key' = '***'}"),
         ("password=abc; AWS_SECRET_ACCESS_KEY=def", "password=***; AWS_SECRET_ACCESS_KEY=***"),
         ("apiKey=abc db_passwd=x account.key=y", "apiKey=*** db_passwd=*** account.key=***"),
+        ("https://hooks.example/services/T000/B000/XXXX failed", "https://hooks.example/*** failed"),
+        ("{'to': 'HTTPS://HOOKS.SLACK.COM:443/services/T0/B0/x'}", "{'to': 'HTTPS://HOOKS.SLACK.COM:443/***'}"),
+        ("https://a.webhook.office.com/webhookb2/1@2/IncomingWebhook/3", "https://a.webhook.office.com/***"),
+        ("https://discord.test/api/webhooks/12/ab-C?wait=1", "https://discord.test/api/webhooks/***?wait=1"),
+        ("https://chat.test/hooks/abcdefgh12345678z", "https://chat.test/hooks/***"),
+        ("https://api.telegram.test/bot123456:AAF-x_y/sendMessage", "https://api.telegram.test/bot***"),
+        ("ALERT_WEBHOOK_URL=https://chat.test/x", "ALERT_WEBHOOK_URL=***"),
     ],
 )
 def test_secrets_are_masked_in_their_place(text: str, expected: str) -> None:
@@ -52,7 +59,9 @@ def test_secrets_are_masked_in_their_place(text: str, expected: str) -> None:
         "https://cdn.test/a@2x.jpg", "mail me@example.test", "tokenizer=wordpiece, max_tokens=3",
         "no password was given", "key = product_id", "signed by a secretary", "https://host/x?w=1",
         "the signature differs", "http://host:8080/a@2x.jpg", "http://[::1]:80/a@2x.jpg", "http://host/a:b/c@d",
-        "authorization failed", "postgresql://h:5432/db?user=a@b",
+        "authorization failed", "postgresql://h:5432/db?user=a@b", "https://cdn.test/hooks/coat-hook.jpg",
+        "https://hooks.test/", "https://fishhooks.test/a/b.jpg", "https://cdn.test/wall-hooks/a.jpg",
+        "https://cdn.test/bot12/a.jpg", "a webhook of Slack",
     ],
 )  # fmt: skip
 def test_other_texts_stay(text: str) -> None:
@@ -60,7 +69,13 @@ def test_other_texts_stay(text: str) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("part", ["://a:b/", "secret", "token=", "authorization: bearer ", "://u:p@", "://x/"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("://a:b/", "secret", "token=", "authorization: bearer ", "://u:p@", "://x/"),
+        *("https://", "https://hooks.", "https://a/webhook", "https://a/hooks/", "http://a.b.c."),
+    ],
+)
 def test_a_megabyte_of_what_looks_like_a_secret_takes_no_hours(part: str) -> None:
     masked(part * (2**20 // len(part)))
 
@@ -75,14 +90,33 @@ def test_the_secrets_of_a_config() -> None:
         "source": {"path": f"s3a://AKIA:{KEY.replace('/', '%2F')}@bucket/x", "labels": {"key": "product_id"}},
         "spark": {"conf": {"fs.azure.account.key.x": "azure-key", "fs.s3a.secret.key": "s3-key", "spark.x": "kept"}},
         "list": ["https://cdn.test/?sig=signed-it", "https://token-only@git.test", "http://u:short@h"],
+        "lineage": {"url": "https://hooks.test/services/T0/B0/x"},
     }
     assert secrets_in(content) == {
         "p%40ssword", "p@ssword", KEY, KEY.replace("/", "%2F"), "azure-key", "s3-key", "signed-it", "token-only",
+        "services/T0/B0/x",
     }  # fmt: skip
     shown = json.dumps(masked_content(content, secrets_in(content)))
     assert not [secret for secret in (*secrets_in(content), "short") if secret in shown]
     assert "kept" in shown
     assert "product_id" in shown
+
+
+def test_the_secrets_of_the_running_job_are_masked_by_every_call_until_it_ends() -> None:
+    secrets = {"from-environment"}
+    with masking.masked_output(secrets):
+        secrets.add("from-config")
+        assert masked("from-environment, from-config, other", {"other"}) == "***, ***, ***"
+    assert masked("from-config") == "from-config"
+
+
+def test_a_secret_that_the_end_of_a_short_message_would_cut_is_masked() -> None:
+    from catalog_enrichment import failures
+
+    with masking.masked_output({"from-config"}):
+        recognised = failures.recognised(OSError(28, "No space left on device " + "x" * 280 + "from-config"))
+    assert recognised is not None
+    assert "from" not in str(recognised)
 
 
 def test_a_secret_of_several_lines_is_known_in_every_form() -> None:

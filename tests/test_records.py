@@ -13,7 +13,9 @@ from catalog_enrichment.records import (
     event_id,
     flatten_keys,
     make_run_id,
+    shortened,
     stable_hash,
+    within_bytes,
 )
 
 
@@ -52,3 +54,17 @@ def test_a_label_use_counts_itself() -> None:
 def test_products_certified_before_a_round_if_their_first_round_is_earlier() -> None:
     uses = EarlierUses(certification_round=2, first_round={"a": 0, "b": 1, "c": 2})
     assert [uses.certified_before(number) for number in range(3)] == [frozenset(), {"a"}, {"a", "b"}]
+
+
+def test_lists_of_a_summary_are_bounded_in_bytes() -> None:
+    assert within_bytes([], 10) == []
+    assert within_bytes(["abc", "de", "f"], 13) == ["abc", "de"]  # as JSON 7, 6 and 5 bytes, with what is between
+    assert within_bytes(["abc", "de", "f"], 12) == ["abc"]
+    assert within_bytes(["商" * 1000] * 20, 9_100) == ["商" * 1000] * 3
+    assert within_bytes([("a", {"b": 1})], 20) == [("a", {"b": 1})]
+    assert within_bytes(iter(["x" * 20_000, "y"])) == [], "the first entries, not the small ones"
+
+
+def test_lines_that_are_left_out_are_counted() -> None:
+    assert shortened(["a", "b"], 10) == ["a", "b"]
+    assert shortened(["a", "b", "c"], 10) == ["a", "b", "and 1 more"]

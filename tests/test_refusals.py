@@ -38,7 +38,8 @@ def test_a_run_without_a_champion_leaves_a_row(
         assert job([*config, *arguments]) == 2
     [row] = table(untrained, "runs")
     assert (row["kind"], row["status"]) == (kind, "failed")
-    assert "run train_model first" in row["error"]
+    assert "there is no champion to score with. Next: train_model --config " in row["error"]
+    assert "hunter2" not in row["error"] + capsys.readouterr().out
     assert json.loads(row["config"])["mlflow"]["artifact_path"] == "https://***@store/x"
     assert job([*config]) == 2
     assert statuses(untrained) == [(kind, "failed")] * 2

@@ -5,7 +5,9 @@
     CatalogEnrichmentError            exit 1  (base class, never raised itself)
     ├── ConfigError                   exit 2  the config or the command line is wrong
     ├── DataContractError             exit 2  the data violates its contract; nothing was written
+    │   └── MissingFileError          exit 2  a file of a table's version is not there
     ├── RegistryError                 exit 2  the MLflow store is damaged, or the model or alias does not exist
+    │   └── NoModelError              exit 2  there is no such model, version or alias, or no store yet
     ├── ModelContractError            exit 2  a model version is damaged or does not fit the dictionary
     ├── GateRefused                   exit 3  a check refused: promotion policy, cap on changes, expected champion,
     │                                         unusable pictures, another job is writing to the same catalog
@@ -43,10 +45,18 @@ class DataContractError(CatalogEnrichmentError):
     exit_code = 2
 
 
+class MissingFileError(DataContractError):
+    """A data file or log entry of a table's version is not there: upkeep deletes those of superseded versions."""
+
+
 class RegistryError(CatalogEnrichmentError):
     """The model registry is damaged, or does not have the requested model, version or alias."""
 
     exit_code = 2
+
+
+class NoModelError(RegistryError):
+    """The registry, which can be asked, does not have the requested model, version or alias."""
 
 
 class ModelContractError(CatalogEnrichmentError):

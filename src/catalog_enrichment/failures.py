@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import errno
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from catalog_enrichment import errors
-from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, RegistryError, TemporaryFailure
+from catalog_enrichment.errors import (
+    CatalogEnrichmentError,
+    ConfigError,
+    DataContractError,
+    RegistryError,
+    TemporaryFailure,
+)
+from catalog_enrichment.masking import masked
 
 _RAISED_ON_WORKER = re.compile(
-    r"^catalog_enrichment\.errors\.(ConfigError|DataContractError|TemporaryFailure): (.+)$", re.MULTILINE
+    r"^catalog_enrichment\.errors\.(ConfigError|DataContractError|MissingFileError|TemporaryFailure): (.+)$",
+    re.MULTILINE,
 )
 """The last line of a Python worker's traceback, which the driver has as text."""
 
@@ -33,8 +43,8 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
         return kind(on_purpose[2])
     lines = [line for line in described(problem).splitlines() if line.strip()]
     for rule in _RULES:
-        if rule.matches(chain, text):
-            return rule.error(rule.message.format(where=lines[0][:330]))
+        if (named := rule.matches(chain, text)) is not None:
+            return rule.error(rule.message.format(where=masked(lines[0])[:330], named=named))
     return None
 
 
@@ -79,11 +89,37 @@ def _mlflow_status(link: BaseException) -> int | None:
     return int(link.get_http_status_code()) if kind.__name__ == "RestException" else 0  # type: ignore[attr-defined]
 
 
+def _of_mlflow(link: BaseException) -> bool:
+    """Return whether MLflow or the library under its database raised the error, or it was raised while they or the
+    registry worked."""
+    frames = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(link.__traceback__)]
+    return any(
+        name.startswith(("mlflow.", "sqlalchemy.", "catalog_enrichment.registry."))
+        for name in (type(link).__module__, *frames)
+    )
+
+
 def _lost_jvm(link: BaseException) -> bool:
-    """Return whether the error is py4j's, or of a connection that py4j could not open."""
+    """Return whether the error says that Spark's JVM has ended, is py4j's, or is of a connection that py4j could not
+    open."""
+    if any(part in described(link) for part in _LOST_JVM):
+        return True
     frames = traceback.walk_tb(link.__traceback__) if isinstance(link, ConnectionError) else ()
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
     return type(link).__name__ == "Py4JNetworkError" or any(name.startswith("py4j.") for name in modules)
+
+
+def _jvm_out_of_memory(link: BaseException) -> bool:
+    """Return whether Spark's JVM has ended because a task used up its memory: only its exit code says so."""
+    if "pyspark" not in sys.modules or not _lost_jvm(link):
+        return False
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)  # spark-submit starts the JVM itself
+    try:
+        return process is not None and process.wait(_SECONDS_TO_END) == _OUT_OF_MEMORY
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,24 +128,47 @@ class _Rule:
 
     error: type[CatalogEnrichmentError]
     message: str
-    """``{where}`` stands for the first line of the outermost error."""
+    """``{where}`` stands for the first line of the outermost error, ``{named}`` for what ``also`` found."""
     errnos: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
     link: Callable[[BaseException], bool] | None = None
     also: str = ""
     """A pattern that the chain's text must have, too."""
+    of: Callable[[BaseException], bool] | None = None
+    """True for a link that the chain must have, too."""
 
-    def matches(self, chain: Sequence[BaseException], text: str) -> bool:
+    def matches(self, chain: Sequence[BaseException], text: str) -> str | None:
+        """Return what the pattern ``also`` finds in ``text``, the chain's; None if it is no error of this cause."""
         found = (
             any(isinstance(link, OSError) and link.errno in self.errnos for link in chain)
             or any(part in text for part in self.texts)
             or (self.link is not None and any(map(self.link, chain)))
         )
-        return found and re.search(self.also, text) is not None
+        match = re.search(self.also, text)
+        return match[0] if found and match and (self.of is None or any(map(self.of, chain))) else None
 
+
+_LOST_JVM = (
+    *(_NO_MESSAGE, "Answer from Java side is empty", "Error while sending or receiving"),
+    *("An error occurred while trying to connect to the Java server", "SparkContext was shut down"),
+    "Cannot call methods on a stopped SparkContext",
+)
+
+_OUT_OF_MEMORY = 52
+"""Exit code of Spark's JVM after an OutOfMemoryError that no code has caught (SparkExitCode.OOM)."""
+
+_SECONDS_TO_END = 5.0
+"""Time that a JVM has to end after it has stopped Spark."""
+
+_LOST_WORKER = ("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure")
 
 _OBJECT_STORE = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "Error performing ")
 """In the messages of the object_store library, which obstore and deltalake share."""
+
+_SQLITE_DAMAGED = ("disk image is malformed", "file is not a database")
+
+_PARQUET_DAMAGED = ("FAILED_READ_FILE", "is not a Parquet file", "Could not read footer", "ChecksumException")
+"""In the messages of Spark and its reader of parquet."""
 
 _RULES = (
     _Rule(
@@ -121,9 +180,16 @@ _RULES = (
     ),
     _Rule(
         error=ConfigError,
-        message="out of memory: {where}. Raise spark.driver_memory, or lower enrich.forward_rows and "
-        "enrich.batch_bytes",
-        texts=("java.lang.OutOfMemoryError", "Cannot allocate memory"),
+        message="Spark's JVM ran out of memory: {where}. Another try ends the same way: raise spark.driver_memory (of "
+        "executors spark.executor.memory in spark.conf), or lower enrich.batch_bytes",
+        texts=("java.lang.OutOfMemoryError",),
+        link=_jvm_out_of_memory,
+    ),
+    _Rule(
+        error=ConfigError,
+        message="Python ran out of memory: {where}. Another try ends the same way: lower enrich.forward_rows and "
+        "enrich.batch_bytes (of a training fit.batch_size, in training.set), or run on a larger machine",
+        texts=("MemoryError", "Cannot allocate memory", "can't allocate memory", "CUDA out of memory"),
         link=lambda link: isinstance(link, MemoryError),
     ),
     _Rule(
@@ -137,6 +203,12 @@ _RULES = (
         error=TemporaryFailure,
         message="the MLflow store is locked by another process: {where}. Run again when that has ended; for several "
         "jobs at a time use an MLflow server instead of a sqlite file",
+        texts=("database is locked",),
+        of=_of_mlflow,
+    ),
+    _Rule(
+        error=TemporaryFailure,
+        message="an SQLite file is locked by another process: {where}. Run again when that has ended",
         texts=("database is locked",),
     ),
     _Rule(
@@ -188,11 +260,31 @@ _RULES = (
         error=RegistryError,
         message="the MLflow store cannot be opened: {where}. Check the folder of mlflow.tracking_uri",
         texts=("unable to open database file",),
+        of=_of_mlflow,
     ),
     _Rule(
         error=RegistryError,
         message="the MLflow store is damaged or of another version: {where}. Check mlflow.tracking_uri",
-        texts=("no such table", "disk image is malformed", "file is not a database", "Detected out-of-date"),
+        texts=("no such table", *_SQLITE_DAMAGED, "Detected out-of-date"),
+        of=_of_mlflow,
+    ),
+    _Rule(
+        error=ConfigError,
+        message="an SQLite file cannot be opened or is damaged: {where}. Name another, or restore it from a backup",
+        texts=("unable to open database file", *_SQLITE_DAMAGED),
+    ),
+    _Rule(
+        error=DataContractError,
+        message="{named} is damaged. Restore it from a backup, or see 'A table is damaged' in deploy/RUNBOOK.md "
+        "({where})",
+        texts=_PARQUET_DAMAGED,
+        also=r"[^\s,]+/part-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.parquet",
+    ),
+    _Rule(
+        error=DataContractError,
+        message="a checkpoint of a run is damaged. Delete the folder {named}, and run again ({where})",
+        texts=_PARQUET_DAMAGED,
+        also=r"[^\s,]+/_staging/[\w.-]+",
     ),
     _Rule(
         error=ConfigError,
@@ -204,19 +296,22 @@ _RULES = (
         error=TemporaryFailure,
         message="Spark's JVM has ended or does not answer, for example because the machine ran out of memory. Run "
         "again: what was finished is kept ({where})",
-        texts=(
-            *(_NO_MESSAGE, "Answer from Java side is empty", "Error while sending or receiving"),
-            *("An error occurred while trying to connect to the Java server", "SparkContext was shut down"),
-            "Cannot call methods on a stopped SparkContext",
-        ),
         link=_lost_jvm,
+    ),
+    _Rule(
+        error=ConfigError,
+        message="Python workers or executors of Spark were lost several times, or for their memory ({where}). Another "
+        "try ends the same way: lower enrich.forward_rows and enrich.batch_bytes, or raise spark.executor.memory and "
+        "spark.executor.memoryOverhead in spark.conf",
+        texts=_LOST_WORKER,
+        also=r"failed (?:[2-9]|\d\d+) times|[Ee]xit code:? (?:52|137)\b|OOMKilled|exceeding memory limits",
     ),
     _Rule(
         error=TemporaryFailure,
         message="a Python worker or executor of Spark was lost, for example because the machine ran out of memory. Run "
         "again: what was finished is kept. If it comes again, lower enrich.forward_rows and enrich.batch_bytes "
         "({where})",
-        texts=("Python worker exited unexpectedly", "Python worker failed to connect", "ExecutorLostFailure"),
+        texts=_LOST_WORKER,
     ),
 )
 """The first rule that matches counts."""

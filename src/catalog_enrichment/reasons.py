@@ -23,6 +23,7 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     EMPTY_TITLE = "empty_title"
     TEXT_TOO_LONG = "text_too_long"
+    TOO_MANY_VALUES = "too_many_values"
     SCORING_FAILED = "scoring_failed"
     # a picture that cannot be used: the product takes the text-only path
     NO_IMAGE = "no_image"
@@ -237,7 +238,8 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
     Reason.MISSING_ID: _row("it has no product id"),
     Reason.DUPLICATE_ID: _row("its product id is there twice"),
     Reason.EMPTY_TITLE: _row("its title is empty"),
-    Reason.TEXT_TOO_LONG: _row("its text is too long"),
+    Reason.TEXT_TOO_LONG: _row("a text is too long"),
+    Reason.TOO_MANY_VALUES: _row("it has too many pictures or values"),
     Reason.SCORING_FAILED: (
         "the product is in quarantine: the model could not score it{case.in_brackets}; other content or another "
         "version is tried"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 
 class Decision(StrEnum):
@@ -130,6 +130,32 @@ def add_counts(*counts: dict[str, int]) -> dict[str, int]:
         for name, number in counter.items():
             total[name] = total.get(name, 0) + number
     return dict(sorted(total.items()))
+
+
+_Entry = TypeVar("_Entry")
+
+MOST_BYTES = 16_384
+"""Bytes that a list of names from a feed has in a summary or in a run's row."""
+
+
+def within_bytes(entries: Iterable[_Entry], most: int = MOST_BYTES) -> list[_Entry]:
+    """Return the first ``entries`` that have, as JSON, at most ``most`` bytes together.
+
+    Their texts come from feeds: a limit of their number alone does not limit the size of a summary.
+    """
+    found: list[_Entry] = []
+    for entry in entries:
+        most -= len(json.dumps(entry, ensure_ascii=False, default=str).encode("utf-8", "replace")) + 2
+        if most < 0:
+            break
+        found.append(entry)
+    return found
+
+
+def shortened(lines: Sequence[str], most: int = MOST_BYTES) -> list[str]:
+    """Return the ``lines`` :func:`within_bytes`, and a last line that says how many more there are."""
+    found = within_bytes(lines, most)
+    return found if len(found) == len(lines) else [*found, f"and {len(lines) - len(found):,} more"]
 
 
 def flatten_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

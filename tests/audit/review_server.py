@@ -16,6 +16,7 @@ from urllib.parse import quote
 import uvicorn
 
 from catalog_enrichment.audit.page.app import create_app
+from catalog_enrichment.audit.page.connections import timed
 from catalog_enrichment.audit.page.guard import Guard
 from catalog_enrichment.audit.page.serve import Listen, bound, site_of
 from catalog_enrichment.audit.review_store import ReviewStore
@@ -67,11 +68,13 @@ class Client:
 
 
 @contextmanager
-def served(config: Config, store: ReviewStore, guard: Guard | None = None, port: int = 0) -> Iterator[int]:
-    """Yield the port of a server that runs until the block ends."""
+def served(
+    config: Config, store: ReviewStore, guard: Guard | None = None, port: int = 0, **limits: Any
+) -> Iterator[int]:
+    """Yield the port of a server that runs until the block ends. ``limits``: of its connections."""
     app = create_app(site_of(config, store, guard or Guard()))
     with bound(Listen(port=port)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, http=timed(**limits), log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 20

@@ -92,9 +92,20 @@ def test_results_become_verdicts_once(store: ReviewStore, site_config: Config, t
     assert (only.right_values, only.seconds, only.answered_at.microsecond) == (("Blue",), 4.25, 500_000)
     assert label_studio.import_results(store, dictionary, file)["annotations"] == {"known": 3, "skipped": 1}
     later = datetime(2026, 4, 1, tzinfo=UTC)
-    store.add_verdict(verdict(ONE, "ana@example.org", Answer.CANNOT_TELL, answered_at=later))
+    store.add_verdict(verdict(TWO, "ana@example.org", Answer.CANNOT_TELL, answered_at=later))
     label_studio.import_results(store, dictionary, file)  # an old export does not bring the old answer back
-    assert store.outcomes("s1")[0].state is ItemState.DISPUTED
+    assert [given.answer for given in store.verdicts_of(TWO.item_id)] == [Answer.CANNOT_TELL]
+
+
+def test_annotations_of_a_settled_item_are_named(store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
+    first_task, second_task = _export(store, site_config, tmp_path / "t.json")
+    for name in ("Ana", "Ben"):
+        store.add_verdict(verdict(ONE, name))
+    given = (first_task, [_annotation("no", by=7), _annotation("yes", by=8)]), (second_task, [_annotation("yes")])
+    summary = label_studio.import_results(store, load_dictionary(site_config), _results(tmp_path, *given))
+    assert summary["annotations"] == {"added": 1, "refused": 2}
+    assert sum("Label Studio 7" in line and "is settled" in line for line in summary["refused"]) == 1
+    assert store.outcomes("s1")[0].reviewers == ("Ana", "Ben")
 
 
 def test_answers_to_suggestions_ask_for_changes(page_store: ReviewStore, site_config: Config, tmp_path: Path) -> None:

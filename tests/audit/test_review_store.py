@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,16 +108,101 @@ def test_an_adjudicator_settles_a_dispute_and_is_a_third_person(store: ReviewSto
     store.add_verdict(verdict(ONE, "Ben", Answer.NO))
     with pytest.raises(DataContractError, match="another person adjudicates"):
         store.add_verdict(verdict(ONE, " ANA ", Answer.NO, adjudicates=True))
-    store.add_verdict(verdict(ONE, "Eve", Answer.NO, adjudicates=True, answered_at=SOON))
+    now = datetime.now(UTC)
+    store.add_verdict(verdict(ONE, "Eve", Answer.NO, adjudicates=True, answered_at=now))
     settled = outcome(store, ONE)
-    assert (settled.state, settled.answer, settled.settled_at) == (ItemState.SETTLED, Answer.NO, SOON)
+    assert (settled.state, settled.answer, settled.settled_at) == (ItemState.SETTLED, Answer.NO, now)
     assert settled.reviewers == ("Ana", "Ben", "Eve")
     store.add_verdict(verdict(ONE, "Eve", Answer.OTHER, "Blue", adjudicates=True))  # on second thoughts
     assert outcome(store, ONE).right_values == ("Blue",)
-    store.add_verdict(verdict(ONE, "Fay", Answer.CANNOT_TELL, adjudicates=True))  # another adjudicator, later
-    assert outcome(store, ONE).answer is Answer.CANNOT_TELL
     with pytest.raises(DataContractError, match="has seen the others' verdicts"):
         store.add_verdict(verdict(ONE, "eve", Answer.NO))
+
+
+def _change(store: ReviewStore, reviewer: str, **given: Any) -> None:
+    store.add_verdict(verdict(ONE, reviewer, Answer.NO, **given))
+
+
+@pytest.mark.parametrize("by_adjudicator", [False, True])
+@pytest.mark.parametrize("change", ["third", "third adjudicates", "own", "withdraw", "file"])
+def test_what_is_settled_is_changed_by_managers_alone(store: ReviewStore, change: str, by_adjudicator: bool) -> None:
+    store.add_verdict(verdict(ONE, "Ana"))
+    store.add_verdict(verdict(ONE, "Ben", Answer.NO if by_adjudicator else Answer.YES))
+    if by_adjudicator:
+        store.add_verdict(verdict(ONE, "Eve", adjudicates=True))
+    settler = "Eve" if by_adjudicator else "Ben"
+    changes: dict[str, Callable[[], object]] = {
+        "third": lambda: _change(store, "Zed", answered_at=datetime.now(UTC)),
+        "third adjudicates": lambda: _change(store, "Zed", adjudicates=True),
+        "own": lambda: _change(store, settler, adjudicates=by_adjudicator, answered_at=datetime.now(UTC)),
+        "withdraw": lambda: store.withdraw_verdict(ONE.item_id, settler),
+        "file": lambda: _change(store, settler, adjudicates=by_adjudicator, answered_at=START + timedelta(minutes=2)),
+    }
+    with pytest.raises(DataContractError, match="is settled by now: only a manager may change that"):
+        changes[change]()
+    assert outcome(store, ONE).state is ItemState.SETTLED
+    assert outcome(store, ONE).answer is Answer.YES
+    store.add_verdict(verdict(ONE, "Max", Answer.NO, adjudicates=True), by_manager=True)
+    assert outcome(store, ONE).answer is Answer.NO
+    assert store.withdraw_verdict(ONE.item_id, "Max", by_manager=True)
+    assert outcome(store, ONE).answer is Answer.YES
+
+
+def test_a_mistyped_key_is_taken_back_for_ten_minutes_by_the_person_who_typed_it(store: ReviewStore) -> None:
+    now = datetime.now(UTC)
+    store.add_verdict(verdict(ONE, "Ana", answered_at=now - timedelta(minutes=11)))
+    store.add_verdict(verdict(ONE, "Ben", answered_at=now - timedelta(minutes=9)))
+    with pytest.raises(DataContractError, match="is settled"):
+        store.withdraw_verdict(ONE.item_id, "Ana")
+    assert store.withdraw_verdict(ONE.item_id, "Ben")
+    assert outcome(store, ONE).state is ItemState.OPEN
+    assert store.withdraw_verdict(ONE.item_id, "Ana"), "an open item has no time limit"
+
+
+def test_a_disputed_item_takes_no_third_verdict_and_its_reviewers_may_agree(store: ReviewStore) -> None:
+    store.add_verdict(verdict(ONE, "Ana"))
+    store.add_verdict(verdict(ONE, "Ben", Answer.NO))
+    with pytest.raises(DataContractError, match="is disputed by now: an adjudicator decides"):
+        store.add_verdict(verdict(ONE, "Zed"))
+    store.add_verdict(verdict(ONE, "Ben"))
+    assert outcome(store, ONE).state is ItemState.SETTLED
+
+
+def test_an_answer_to_a_suggestion_is_changed_later_and_by_its_person_alone(store: ReviewStore) -> None:
+    asked_of = item(8, "s2")
+    store.add_sample(sample("s2", purpose=Purpose.SUGGESTIONS, reviewers=1), [asked_of])
+    store.add_verdict(verdict(asked_of, "Mia"))
+    with pytest.raises(DataContractError, match="is settled"):
+        store.add_verdict(verdict(asked_of, "Zed", Answer.NO))
+    store.add_verdict(verdict(asked_of, "mia", Answer.NO))
+    assert store.withdraw_answer(asked_of.item_id, "Mia")
+    assert store.verdicts("s2") == {}
+
+
+def test_only_its_owner_can_read_the_file_from_its_first_moment_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without_chmod:
+        without_chmod.setattr(Path, "chmod", lambda *_: pytest.fail("the file was made with another mode"))
+        ReviewStore(tmp_path / "new.sqlite").close()
+    assert (tmp_path / "new.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_only_its_owner_can_read_the_file(store: ReviewStore, tmp_path: Path) -> None:
+    store.add_verdict(verdict(ONE, "Ana"))
+    files = sorted(store.path.parent.glob("reviews.sqlite*"))
+    assert [file.name for file in files] == [f"reviews.sqlite{end}" for end in ("", "-shm", "-wal")]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    with ReviewStore(tmp_path / "older.sqlite") as older:
+        older.path.chmod(0o644)
+    with ReviewStore(older.path):
+        assert older.path.stat().st_mode & 0o777 == 0o600
+    foreign = tmp_path / "foreign.sqlite"
+    foreign.write_bytes(b"something else" * 100)
+    foreign.chmod(0o644)
+    with pytest.raises(DataContractError):
+        ReviewStore(foreign)
+    assert foreign.stat().st_mode & 0o777 == 0o644
 
 
 def test_the_newest_verdict_of_a_person_counts_until_it_is_withdrawn(store: ReviewStore) -> None:
@@ -141,7 +227,7 @@ def test_the_newest_verdict_of_a_person_counts_until_it_is_withdrawn(store: Revi
         (verdict(ONE, "Ana", Answer.OTHER, "Blue", "Green"), "one value per product, and these are 2"),
         (verdict(ONE, "Ana", Answer.OTHER, "Red"), "the value that was called wrong"),
         (verdict(ONE, "Ana", Answer.NONE, "Blue"), "came with the right values \\['Blue'\\]"),
-        (verdict(ONE, " \n", Answer.NO), "needs the name of its reviewer"),
+        (verdict(ONE, " \n", Answer.NO), "give a name that can be read"),
         (verdict(ONE, "Ana", seconds=-1), "seconds must be"),
         (verdict(ONE, "Ana", seconds=float("nan")), "seconds must be"),
         (verdict(item(99), "Ana"), "has no item"),
@@ -218,7 +304,7 @@ def test_a_request_waits_until_a_job_says_what_became_of_it(store: ReviewStore) 
     assert (about.state, about.outcome, about.ended_at) == (RequestState.APPLIED, "color is now Blue", SOON)
     assert (about.values, about.by, about.asked_at) == (("Blue",), "Mia", START)
     assert [of.request_id for of in store.requests(state=RequestState.WAITING)] == [second]
-    with pytest.raises(DataContractError, match="needs the name"):
+    with pytest.raises(DataContractError, match="give a name"):
         store.add_request(replace(ASKED, by=" "))
 
 
@@ -230,7 +316,7 @@ def test_a_withdrawn_verdict_takes_its_waiting_request_with_it(store: ReviewStor
     assert [of.state for of in store.requests()] == [RequestState.WITHDRAWN, RequestState.WAITING]
     with pytest.raises(DataContractError):
         store.add_verdict(verdict(THREE, "Mia", Answer.OTHER), accept)
-    with pytest.raises(DataContractError, match="needs the name"):
+    with pytest.raises(DataContractError, match="give a name"):
         store.add_verdict(verdict(THREE, "Mia"), replace(accept, by=" "))
     assert len(store.requests()) == 2
     assert THREE.item_id not in store.verdicts("s1")  # both or none

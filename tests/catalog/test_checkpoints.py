@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from catalog_enrichment import failures
 from catalog_enrichment.catalog.checkpoints import Checkpoints
 from catalog_enrichment.catalog.lake import Catalog
-from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.errors import ConfigError, DataContractError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -48,6 +50,30 @@ def test_a_frame_is_computed_once_and_again_only_if_it_is_incomplete(
     assert not (tmp_path / "_staging" / "run-1").exists()
     assert checkpoints.get_or_compute("run-2", "scored", numbers(9)).count() == 4
     checkpoints.drop("never-stored")
+
+
+def test_a_checkpoint_with_an_empty_file_is_computed_again(
+    checkpoints: Checkpoints, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Spark reads an empty file as a file without rows."""
+    rows = spark.range(5).coalesce(1)
+    checkpoints.get_or_compute("run-1", "rows", rows)
+    (file,) = (tmp_path / "_staging" / "run-1").rglob("*.parquet")
+    file.write_bytes(b"")
+    file.with_name(f".{file.name}.crc").unlink()
+    assert checkpoints.get_or_compute("run-1", "rows", rows).count() == 5
+
+
+def test_a_damaged_checkpoint_is_named(checkpoints: Checkpoints, spark: SparkSession, tmp_path: Path) -> None:
+    rows = spark.range(5).coalesce(1)
+    checkpoints.get_or_compute("run-1", "rows", rows)
+    (file,) = (tmp_path / "_staging" / "run-1").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(Exception, match="Exception") as raised:
+        checkpoints.get_or_compute("run-1", "rows", rows).collect()
+    found = failures.recognised(raised.value)
+    assert isinstance(found, DataContractError)
+    assert re.search(f"Delete the folder file:/+{tmp_path}/_staging/run-1, and run again", str(found))
 
 
 def test_a_checkpoint_that_is_half_removed_is_none(

@@ -18,7 +18,7 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.object_storage import ObjectStorage
 from catalog_enrichment.catalog.part_files import Piece, read_splits
-from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, DataContractError, MissingFileError, TemporaryFailure
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from ..object_store import CREDENTIALS
@@ -225,6 +225,36 @@ def test_a_stage_is_computed_once_and_again_only_if_its_marker_is_gone(lake: Cat
     assert checkpoints.has("run-1", "scored")
     checkpoints.drop("run-1")
     assert list(lake.storage.files("_staging")) == []
+
+
+@pytest.mark.parametrize(("content", "kind"), [(None, MissingFileError), (b"", DataContractError)])
+def test_a_lost_or_empty_object_is_not_read_as_fewer_rows(lake: Catalog, content: bytes | None, kind: type) -> None:
+    for number in (1, 2):
+        lake.append_rows("products", [product(f"p{number}")], f"import-{number}")
+    file = next(file.path for file in lake.storage.files("products") if file.name.endswith(".parquet"))
+    lake.storage.delete([file])
+    if content is not None:
+        lake.storage.put(file, content)
+    with pytest.raises(kind, match=file):
+        scanned(lake, "products")
+    with pytest.raises(Exception, match=file) as raised:
+        lake.read("products").collect()
+    found = failures.recognised(raised.value)
+    assert type(found) is kind
+    assert file in str(found)
+
+
+def test_an_earlier_version_whose_log_entries_are_gone_is_not_taken_for_an_empty_one(lake: Catalog) -> None:
+    for number in (1, 2):
+        lake.append_rows("products", [product(f"p{number}")], f"import-{number}")
+    delta = lake.tables.open("products")
+    assert delta is not None
+    delta.create_checkpoint()
+    lake.storage.delete([f"products/_delta_log/{version:020}.json" for version in (0, 1)])
+    assert not lake.tables.readable("products", 1)
+    with pytest.raises(MissingFileError, match="version 1"):
+        list(lake.tables.scan_differing("products", 1, 2))
+    assert len(scanned(lake, "products")) == 2
 
 
 # upkeep

@@ -11,8 +11,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import part_files
-from catalog_enrichment.catalog.part_files import DataFile
-from catalog_enrichment.catalog.storage import FolderStorage
+from catalog_enrichment.catalog.storage import DataFile, FolderStorage
 
 from .catalog_rows import START, product
 
@@ -41,7 +40,7 @@ def test_rows_of_other_products_are_kept_row_group_by_row_group(
     assert part is not None
     assert pq.ParquetFile(tmp_path / part.name).num_row_groups > 1
     pq.write_table(pa.Table.from_pylist([product("old")], schema=PRODUCTS), tmp_path / "older.parquet")
-    groups = [["older.parquet"], [part.name]]
+    groups = [[DataFile("older.parquet", 1, 1)], [DataFile(part.name, part.size, part.rows)]]
 
     gone, numbers = pa.array(["é", "d", "x"]), pa.RecordBatch.from_pydict({"id": [1, 0]})
     first, second = part_files.write_kept_parts([numbers], groups, gone, FolderStorage(tmp_path), PRODUCTS)

@@ -54,6 +54,12 @@ class Versions:
         assert self.catalog.tables.commit(delta, parts, run_id, sources, overwrite=True)
         return self.position()
 
+    def show_twice(self, state: Mapping[Key, Mapping[str, Any]], key: Key) -> None:
+        """Commit ``state``, as another program may do: with two rows of ``key``."""
+        self.show(state, "run-n")
+        row = {"product_id": key[0], "attribute": key[1], **state[key]}
+        self.catalog.append_rows(TABLE, [row], "of-another-program")
+
     def position(self) -> Position:
         return Position(str(self.catalog.tables.identity(TABLE)), self.catalog.version(TABLE))
 

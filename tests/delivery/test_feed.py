@@ -16,7 +16,7 @@ from catalog_enrichment.delivery import differences, feed
 from catalog_enrichment.delivery.change_files import rows_of
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.feed import Position, Step
-from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, DataContractError, MissingFileError, TemporaryFailure
 
 from ..catalog.catalog_rows import run_row
 from .histories import KINDS, State, Versions, World, applied, value
@@ -157,6 +157,45 @@ def test_a_consumer_whose_version_upkeep_has_deleted_gets_a_snapshot(versions: V
     assert feed.steps(versions.catalog, second, 100)[0].snapshot
 
 
+@pytest.mark.parametrize("start", [{}, {("a", "color"): value("Red")}])
+def test_a_consumer_whose_version_outlasts_a_later_version_gets_one_step(versions: Versions, start: State) -> None:
+    """A version without rows has no files that upkeep could delete, and those of a version that came back are used."""
+    first = versions.show(start, "run-1")
+    delta = versions.catalog.tables.open(TABLE)
+    assert delta is not None
+    kept = {uri.rpartition("/")[2] for uri in delta.file_uris()}
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+    versions.show({("a", "color"): value("Green"), ("b", "color"): value("Red")}, "run-3")
+    for file in Maintenance(versions.catalog, 0).unreferenced_files(TABLE).paths:
+        if file.name not in kept:
+            versions.catalog.storage.delete([file.path])
+    (step,) = feed.steps(versions.catalog, first, 100)
+    assert (step.snapshot, step.after, step.position) == ("", first.version, versions.position())
+    assert step.run_ids == ("run-2", "run-3")
+    assert applied(start, changes(versions, [step])) == versions.seen()
+    assert feed.steps(versions.catalog, versions.position(), 100) == []
+    with pytest.raises(ConfigError, match="upkeep has deleted files of it"):
+        feed.steps_of_run(versions.catalog, "run-2")
+
+
+def test_a_product_that_another_program_added_twice_is_named(versions: Versions) -> None:
+    first = versions.show({("a", "color"): value("Red")}, "run-1")
+    versions.show_twice({("b", "size"): value("L"), ("a", "color"): value("Red")}, ("b", "size"))
+    with pytest.raises(DataContractError, match=r"several rows of the product 'b' and the attribute 'size'.*RUNBOOK"):
+        changes(versions, feed.steps(versions.catalog, first, 1))
+
+
+def test_a_damaged_table_is_no_upkeep(versions: Versions) -> None:
+    first = versions.show({("a", "color"): value("Red")}, "run-1")
+    versions.show({("a", "color"): value("Blue")}, "run-2", files=1)
+    delta = versions.catalog.tables.open(TABLE)
+    assert delta is not None
+    (file,) = delta.file_uris()
+    Path(file.removeprefix("file://")).unlink()
+    with pytest.raises(MissingFileError, match="is not there"):
+        changes(versions, feed.steps(versions.catalog, first, 100))
+
+
 def test_commits_that_the_log_does_not_list_any_more_leave_no_gap(versions: Versions) -> None:
     first = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
     versions.show({("a", "color"): value("Blue")}, "run-2")
@@ -215,7 +254,7 @@ def test_the_changes_of_a_run_and_of_a_backfills_chunks(versions: Versions) -> N
         of_run("nosuch")
     Maintenance(versions.catalog, 0).unreferenced_files(TABLE).delete()
     for run_id in ("run-2", "undone"):
-        with pytest.raises(ConfigError, match="upkeep has deleted files of the version before it"):
+        with pytest.raises(ConfigError, match="upkeep has deleted files of it or of the version before it"):
             of_run(run_id)
 
 

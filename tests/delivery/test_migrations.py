@@ -82,7 +82,7 @@ def test_two_migrations_at_once_make_the_tables_once(empty_database: Database) -
 
 
 def test_a_role_that_does_not_exist_is_said_with_the_statement_that_makes_it(empty_database: Database) -> None:
-    with pytest.raises(ConfigError, match="CREATE ROLE nobody_yet LOGIN PASSWORD"):
+    with pytest.raises(ConfigError, match='CREATE ROLE "nobody_yet" LOGIN PASSWORD'):
         migrate(with_settings(empty_database, role="nobody_yet"))
 
 
@@ -114,6 +114,29 @@ def test_another_schema_has_tables_of_its_own(database: Database, versions: Vers
     assert other.deliver(versions)["upserted"] == 1
     assert database.rows() == {}
     assert database.deliver(versions)["upserted"] == 1
+
+
+@pytest.mark.parametrize(("schema", "role"), [("order", "user"), ("table", "select"), ("user", "current_user")])
+def test_reserved_words_are_names_of_schemas_and_roles(
+    schema: str, role: str, empty_database: Database, versions: Versions
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    uri = empty_database.server.uri(empty_database.name, role)
+    named = with_settings(empty_database, schema=schema, role=role, uri=uri)
+    with pytest.raises(ConfigError, match=f'CREATE ROLE "{role}" LOGIN'):
+        migrate(named)
+    named.query(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        assert [migrate(named)["revision_before"] for _ in range(2)] == [None, "0001"]
+        assert [named.deliver(versions)["status"] for _ in range(2)] == ["succeeded", "nothing_to_do"]
+        with deliver.open_sink(named.config) as sink:
+            assert sink.status()["moved_at"]
+        assert named.query(f'SELECT product_id FROM "{schema}".catalog_values') == [("a",)]
+        with postgres.connected(named.config, for_migration=True) as opened:
+            command.downgrade(postgres.alembic_config(opened, schema, role), "base")
+    finally:
+        named.query(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        named.query(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
 def test_the_migration_can_be_taken_back(database: Database) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from catalog_enrichment.delivery import deliver, feed
 from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
 from ..sample_catalog import KilledError
 from .conftest import ROLE, Database, with_settings
@@ -68,6 +68,13 @@ def test_rows_keep_the_version_that_changed_them(database: Database, versions: V
     assert database.query(by_version) == before
 
 
+def test_a_product_that_is_twice_in_the_catalog_is_not_delivered(database: Database, versions: Versions) -> None:
+    versions.show_twice({("a", "color"): value("Red"), ("b", "color"): value("Red")}, ("b", "color"))
+    with pytest.raises(DataContractError, match=r"current_values has a product's attribute twice.*RUNBOOK"):
+        database.deliver(versions)
+    assert database.rows() == {}
+
+
 def test_many_waiting_commits_are_one_step(database: Database, versions: Versions) -> None:
     versions.show({}, "run-0")
     database.deliver(versions)
@@ -119,6 +126,41 @@ def test_i1_a_role_that_may_change_merchants_values_is_not_used(database: Databa
     with pytest.raises(ConfigError, match=r"may change enriched.merchant_values"):
         database.deliver(versions)
     assert database.rows() == {}
+
+
+@pytest.fixture(params=["INHERIT", "NOINHERIT"])
+def member(database: Database, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Deliveries connect as a role of their own, a member of the role shop_owner."""
+    database.query("CREATE ROLE shop_owner")
+    database.query(f"CREATE ROLE shop_delivery LOGIN {request.param} IN ROLE shop_owner")
+    uri = database.server.uri(database.name, "shop_delivery")
+    found = with_settings(database, role="shop_delivery", uri=uri)
+    deliver.migrate(found.config, say=lambda _: None)
+    yield found
+    both = "shop_owner, shop_delivery"
+    database.query(f"REASSIGN OWNED BY shop_owner TO tests; DROP OWNED BY {both}; DROP ROLE {both}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"GRANT INSERT ON {S}.merchant_values TO shop_owner",
+        f'GRANT UPDATE ("values") ON {S}.merchant_values TO shop_owner',
+        f"ALTER TABLE {S}.merchant_values OWNER TO shop_owner; REVOKE ALL ON {S}.merchant_values FROM shop_owner",
+        f"ALTER SCHEMA {S} OWNER TO shop_owner",
+        "ALTER ROLE shop_owner SUPERUSER",
+    ],
+)
+def test_i1_a_member_of_a_role_that_may_change_merchants_values_is_not_used(
+    given: str, member: Database, versions: Versions
+) -> None:
+    """A NOINHERIT member has no such right, until it says SET ROLE. An owner can take back what was revoked."""
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    assert member.deliver(versions, dry_run=True)["upserted"] == 1
+    member.query(given)
+    with pytest.raises(ConfigError, match=r"may change enriched\.merchant_values( as a member of shop_owner)?\. A"):
+        member.deliver(versions)
+    assert member.rows() == {}
 
 
 def test_i1_a_merchants_value_set_meanwhile_wins_at_once(database: Database, versions: Versions) -> None:
@@ -261,6 +303,96 @@ def test_i4_readers_see_all_of_a_run_or_none_of_it(database: Database, versions:
     assert seen <= {()} | {(f"v{number}",) for number in range(8)}
 
 
+# --- rows that the server refuses ------------------------------------------------------------------------------------
+
+
+LONG = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(3000))
+"""An id that no index can hold, also compressed."""
+
+
+def left_out(summary: dict[str, Any]) -> dict[tuple[str, str], str]:
+    assert summary["skipped"] == len(summary["skipped_rows"])
+    return {(row["product_id"], row["attribute"]): row["why"] for row in summary["skipped_rows"]}
+
+
+def test_i7_rows_that_the_database_refuses_are_left_out_and_named_and_all_others_are_delivered(
+    database: Database, versions: Versions
+) -> None:
+    good = {(f"p{n}", "color"): value("Red") for n in range(300)} | {("c\\N\t\n'", "color"): value('{a,"b"}')}
+    bad = {(LONG, "color"): value("Red"), ("a\0", "color"): value("Red"), ("b", "color"): value("R\0d")}
+    versions.show(good | bad, "run-1")
+    lines: list[str] = []
+    summary = deliver.deliver_values(versions.catalog, database.config, say=lines.append)
+    assert database.rows() == {key: versions.seen()[key] for key in good}
+    assert (summary["staged"], summary["upserted"], summary["skipped"]) == (304, 301, 3)
+    assert summary["position"] == str(versions.position())
+    why = left_out(summary)
+    assert why["a\0", "color"] == why["b", "color"] == "PostgreSQL can hold no NUL character"
+    assert "index row" in why[LONG[:200], "color"]
+    (warning,) = (line for line in lines if line.startswith("warning: 3 rows were left out"))
+    assert "color of 'b': PostgreSQL can hold no NUL character" in warning
+    assert database.query(f"SELECT skipped, version FROM {S}.deliveries") == [(3, versions.position().version)]
+    assert database.deliver(versions)["status"] == "nothing_to_do", "the position has moved"
+
+
+def test_a_refused_row_leaves_no_older_value_and_is_tried_again_when_it_changes(
+    database: Database, versions: Versions
+) -> None:
+    database.query(f"ALTER TABLE {S}.delivered_values ADD CHECK (NOT 'Mauve' = ANY (\"values\"))")
+    others = {(f"p{n}", "color"): value("Red") for n in range(20)}
+    for number, (of_a, skipped) in enumerate(
+        (("Red", 0), ("Mauve", 1), ("Blue", 0), ("R\0d", 1), ("Blue", 0), ("Mauve", 1))
+    ):
+        versions.show(others | {("a", "color"): value(of_a, step=number)}, f"run-{number}")
+        summary = database.deliver(versions, snapshot=number == 5)
+        assert summary["skipped"] == skipped
+        shown = versions.seen() if not skipped else others.keys()
+        assert database.rows().keys() == set(shown)
+    assert "violates check constraint" in left_out(summary)["a", "color"]
+    versions.show(others | {("a", "color"): value("Mauve", step=9), ("b", "color"): value("Red")}, "run-9")
+    again = database.deliver(versions, snapshot=True)
+    assert (again["skipped"], again["upserted"]) == (1, 1)
+    versions.show(others, "run-10")
+    assert database.deliver(versions)["skipped"] == 0, "a delete of what is not there is refused by nobody"
+    assert database.rows() == versions.seen()
+
+
+@pytest.fixture
+def latin_database(shared_database: Database) -> Iterator[Database]:
+    """A database whose encoding has few characters."""
+    server, name = shared_database.server, "latin"
+    shared_database.query(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    config = replace(shared_database.config, uri=server.uri(name, ROLE), migration_uri=server.uri(name))
+    deliver.migrate(config, say=lambda _: None)
+    yield Database(server, name, config)
+    shared_database.query(f"DROP DATABASE {name}")
+
+
+def test_characters_that_the_encoding_of_the_database_lacks(latin_database: Database, versions: Versions) -> None:
+    versions.show({("b", "color"): value("Blue"), ("c", "color"): value("Red")}, "run-0")
+    latin_database.deliver(versions)
+    versions.show(
+        {("ä", "color"): value("Weiß"), ("商", "color"): value("Red"), ("b", "color"): value("红"),
+         ("c", "color"): value("Red")},
+        "run-1",
+    )  # fmt: skip
+    summary = latin_database.deliver(versions)
+    assert {key: row["values"] for key, row in latin_database.rows().items()} == {
+        ("ä", "color"): ["Weiß"], ("c", "color"): ["Red"],
+    }  # fmt: skip
+    assert set(left_out(summary)) == {("商", "color"), ("b", "color")}
+    assert all("has no equivalent in encoding" in why for why in left_out(summary).values())
+
+
+def test_a_table_that_refuses_every_row_stops_the_delivery(database: Database, versions: Versions) -> None:
+    """An administrator's column is no fault of a row: nothing is left out, and the position stays."""
+    database.query(f"ALTER TABLE {S}.delivered_values ADD COLUMN more text NOT NULL")
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    with pytest.raises(DataContractError, match="violates not-null constraint"):
+        database.deliver(versions)
+    assert database.query(f"SELECT version FROM {S}.position") == [(None,)]
+
+
 # --- what the server answers ------------------------------------------------------------------------------------------
 
 
@@ -294,18 +426,3 @@ def test_a_table_that_somebody_has_locked_is_waited_for_and_then_given_up(
         with pytest.raises(TemporaryFailure, match="holds a lock"):
             impatient.deliver(versions)
     assert impatient.deliver(versions)["upserted"] == 1
-
-
-def test_characters_that_postgresql_cannot_hold(database: Database, versions: Versions) -> None:
-    """I7: such a row does not fail the delivery, and it is counted."""
-    state = {("a\0", "color"): value("Red"), ("b", "color"): value("R\0d"), ("c\\N\t\n'", "color"): value('{a,"b"}')}
-    versions.show(state, "run-1")
-    summary = database.deliver(versions)
-    assert (summary["staged"], summary["upserted"], summary["skipped"]) == (3, 2, 1)
-    assert {key: row["values"] for key, row in database.rows().items()} == {
-        ("b", "color"): ["R�d"],
-        ("c\\N\t\n'", "color"): ['{a,"b"}'],
-    }
-    versions.show({}, "run-2")
-    assert database.deliver(versions)["skipped"] == 1
-    assert database.rows() == {}

@@ -77,6 +77,24 @@ def test_what_a_run_wrote_that_never_finished_takes_room(sample: SampleCatalog) 
     assert raised["status"] == "nothing_to_do" or "color" not in raised["attributes"]
 
 
+@pytest.mark.slow
+def test_a_run_that_was_killed_near_the_cap_after_a_switch_off_is_resumed_i5(sample: SampleCatalog) -> None:
+    """What it retracts made the room for what it had landed."""
+    enrich(sample.with_settings("precision.provisional_cap=5"))
+    hidden = [product for product in colors(sample) if int(product[1:]) % 2]
+    assert 0 < len(hidden) < 5
+    off = sample.with_settings("precision.provisional_cap=5", "enrich.disabled_shops=['shop-1']")
+    with killed_at(decisions, "publish"):
+        enrich(off)
+    landed = {row["run_id"] for row in table(sample, "predictions")}
+    resumed = enrich(off)
+    assert resumed["run_id"] in landed
+    assert resumed["attributes"]["color"]["written"] == len(hidden)
+    assert {row["run_id"] for row in table(sample, "predictions")} == landed
+    assert len(colors(sample)) == 5
+    assert not set(hidden) & set(colors(sample))
+
+
 def switch(sample: SampleCatalog, attribute: str, enabled: bool) -> None:
     file = sample.folder / "attributes.json"
     on, off = f'"name": "{attribute}",', f'"name": "{attribute}", "enabled": false,'

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest, Window
 from catalog_enrichment.enrichment.select import LastRun, Selection, last_run
@@ -18,8 +19,11 @@ from catalog_enrichment.operations.rollback import rollback_run
 from catalog_enrichment.records import Modality
 from catalog_enrichment.spark.frames import persisted_frames
 
-from ..catalog.catalog_rows import prediction, run_row
+from ..catalog.catalog_rows import START, event, prediction, run_row
 from ..sample_catalog import SampleCatalog, change, enrich, table, values
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 Row = dict[str, Any]
 
@@ -71,6 +75,17 @@ def test_a_catalog_that_fails_its_snapshot_gate_stops_the_run(sample: SampleCata
         enrich(sample.with_settings("enrich.snapshot_suite=suite.json"))
     assert not table(sample, "predictions")
     assert [row["status"] for row in table(sample, "runs") if row["kind"] == "enrich"] == ["failed"]
+
+
+def test_a_product_that_another_program_added_twice_stops_the_jobs_and_is_named(sample: SampleCatalog) -> None:
+    (row,) = [row for row in table(sample, "products") if row["product_id"] == "p001"]
+    sample.context().catalog.append_rows("products", [row], "of-another-program")
+    before = len(table(sample, "products"))
+    for job in (lambda: enrich(sample), sample.import_products):
+        with pytest.raises(DataContractError, match=r"/products has several rows of the products \['p001'\].*RUNBOOK"):
+            job()
+    assert len(table(sample, "products")) == before
+    assert not table(sample, "predictions")
 
 
 # --- values that wait under the provisional cap ----------------------------------------------------------------------
@@ -228,3 +243,33 @@ def test_a_rollback_and_another_window_make_a_run_look_at_all_products(
     after, _ = selection(enriched)
     assert "unchanged" in narrow.skipped
     assert "unchanged" not in other_window.skipped | after.skipped
+
+
+# --- runs that were killed after their commit ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("later", "looked_for"),
+    [
+        ({}, ["enrich-1"]),
+        ({"window": '{"shop_ids": ["s"]}'}, ["enrich-1", "enrich-2"]),
+        ({"counts": {"skipped.over_limit": 3}}, ["enrich-1", "enrich-2"]),
+        ({"status": "failed"}, ["enrich-1", "enrich-2"]),
+        ({"kind": "rollback"}, ["enrich-1", "enrich-2"]),
+        ({"finished_at": START}, ["enrich-1", "enrich-2"]),
+    ],
+)
+def test_a_killed_run_is_looked_for_until_a_run_of_its_window_has_succeeded(
+    spark: SparkSession, tmp_path: Path, later: Row, looked_for: list[str]
+) -> None:
+    """To look for a run takes a selection by the values before it, as long as the run's own."""
+    catalog = Catalog(tmp_path / "lake", spark)
+    for number, run_id in enumerate(["rollback-1", "enrich-2", "enrich-3", "enrich-1"]):  # enrich-3 has succeeded
+        written = event(number, run_id=run_id, asserted_at=START + timedelta(minutes=number))
+        catalog.append_rows("attribute_values", [written], run_id)
+    usual = {"window": "{}", "counts": {}, "attempt": 1}
+    rows = [run_row("enrich-3", finished_at=START, **usual | {"window": None}),
+            run_row("enrich-4", **usual | {"finished_at": START + timedelta(minutes=2)} | later)]  # fmt: skip
+    for row in rows:
+        catalog.append_rows("runs", [row], row["run_id"])
+    assert select._unfinished(catalog, "{}", select.read_ledger(catalog)) == looked_for

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment.summary import DecisionCounts, attributes, decision_counts, say_what_needs_attention
+from catalog_enrichment.enrichment.summary import (
+    DecisionCounts,
+    attributes,
+    decision_counts,
+    say_what_needs_attention,
+    unseen_slices,
+)
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunKind
 from catalog_enrichment.validation import by_shop
@@ -105,3 +112,18 @@ def test_a_runs_row_has_the_certificates_of_attributes_that_it_did_not_decide_to
     found = attributes(counted, changes, before, model, waiting={})
     assert list(found["decisions"]) == ["color"]
     assert [issued["attribute"] for issued in found["certificates"]] == ["color", "material"]
+
+
+def test_slices_with_long_names_make_no_large_summary(spark: SparkSession) -> None:
+    largest = ("z" * 2_000, ["a", "b"])
+    slices = [largest, *((f"{number:02d}{'c' * 1_998}", [f"p{number}"]) for number in range(40))]
+    rows = [
+        prediction(name, "color", "Red", decision="abstain", reason="unseen_slice", category=category, language="en")
+        for category, names in slices
+        for name in names
+    ]
+    found = unseen_slices([], frame(spark, "predictions", rows))["color"]
+    assert next(iter(found)).startswith("category zzz")
+    assert list(found.values())[:2] == [2, 1]
+    assert 5 <= len(found) <= 8
+    assert len(json.dumps(found)) < 16_384

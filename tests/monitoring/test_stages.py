@@ -17,7 +17,7 @@ import pytest
 
 from catalog_enrichment.config.operations import LogsConfig
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.monitoring.stages import Stages, add_seconds, spark_tasks
+from catalog_enrichment.monitoring.stages import Stages, add_seconds, duration, spark_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -143,3 +143,10 @@ def test_the_bar_is_not_drawn_into_a_file(tmp_path: Path) -> None:
     lines = (tmp_path / "log").read_text().splitlines()
     said = [line.partition("enrich_catalog ")[2] for line in lines]
     assert (said[0], said[1].split()[0], len(said)) == ("a line in between", "score", 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5999, "100 min"), (6000, "1.7 h")]
+)
+def test_times_are_said_rounded(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

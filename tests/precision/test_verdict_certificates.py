@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,6 +105,25 @@ def test_where_no_threshold_passes_it_abstains_and_says_why() -> None:
     assert why_untestable(right(59), RULE, 1) == ""
     several = why_untestable(replace(few, cardinality=Cardinality.MANY), RULE, 1)
     assert "40 uniformly drawn values, with all values of their products, were judged" in several
+
+
+@pytest.mark.parametrize(("one_in", "drawn"), [(33, 198), (33, 231), (25, 300)])
+def test_with_the_verdicts_that_it_advises_a_model_of_the_same_error_rate_passes(one_in: int, drawn: int) -> None:
+    def of(count: int) -> AuditedFold:
+        return fold(np.full(count, 0.9), np.arange(count) % one_in == 1)
+
+    failed = certified(of(drawn))
+    assert failed.threshold is None
+    match = re.search(r"draw and judge about ([\d,]+) more, or train a better model", failed.why_abstains)
+    assert match is not None
+    more = int(match[1].replace(",", ""))
+    assert certified(of((drawn + more) * 115 // 100), number=2).threshold is not None
+    assert certified(of((drawn + more) * 85 // 100), number=2).threshold is None
+
+
+def test_where_the_values_are_too_often_wrong_it_advises_no_verdicts() -> None:
+    bad = certified(fold(np.full(400, 0.9), np.arange(400) % 10 == 1))
+    assert bad.why_abstains.endswith("the error rate itself is too high: a better model is needed")
 
 
 def test_a_later_use_of_the_labels_spends_less() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from catalog_enrichment.config.operations import LineageConfig
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_run
 from catalog_enrichment.registry.mlflow_run import ComparisonRun, ModelRun
@@ -65,6 +66,26 @@ def test_a_training_that_ends_with_an_error_says_so(
     ended = registry.connect().get_run(run.run_id)
     assert ended.info.status == status
     assert ended.data.tags["error"] == f"{problem.__name__}: too few products; https://***@shop/x"
+
+
+def test_mlflow_gets_no_secret_of_the_config_from_errors_warnings_and_params(
+    registry: Registry, trained: TrainedModel
+) -> None:
+    """In places where nothing else tells that they are secrets."""
+    import mlflow
+
+    url = "https://hooks.example/services/T000/B000/XXXX"
+    spark = replace(registry.config.spark, conf={"spark.hadoop.fs.s3a.secret.key": "from-config"})
+    config = replace(registry.config, spark=spark, lineage=LineageConfig(url=url))
+    secret = "key from-config, url: /services/T000/B000/XXXX"
+    run = Registry(config).training_run("demo", "train_model")
+    Registry(config).register(replace(trained, params={"said": secret}, warnings=[secret]), run)
+    with pytest.raises(ValueError, match="from-config"), run:
+        raise ValueError(secret)
+    data = registry.connect().get_run(run.run_id).data
+    warnings = mlflow.artifacts.load_text(f"{registry.connect().get_run(run.run_id).info.artifact_uri}/warnings.txt")
+    assert data.tags["error"] == "ValueError: key ***, url: /***"
+    assert data.params["said"] == warnings == "key ***, url: /***"
 
 
 def test_a_store_that_does_not_take_the_losses_does_not_stop_the_training(

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import GateRefused, ModelContractError, RegistryError, TemporaryFailure
@@ -147,10 +148,29 @@ def test_an_artifact_without_all_certificates_is_not_registered(
         registry.resolve(alias="candidate")
 
 
+@pytest.mark.parametrize("path", ["../../outside", "/outside"])
+def test_a_version_whose_files_lead_out_of_its_folder_is_an_error(
+    path: str, registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    registry.register(trained)
+    stored = registry.resolve(alias="candidate").artifact
+    (file,) = (parent / "MLmodel" for parent in stored.parents if (parent / "MLmodel").is_file())
+    content = yaml.safe_load(file.read_text())
+    content["flavors"]["python_function"]["artifacts"]["model"]["path"] = path
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(RegistryError, match=r"cannot be fetched from .* is not in the subpath"):
+        registry.resolve(alias="candidate")
+
+
 def test_changed_files_are_refused(registry: Registry, trained: TrainedModel) -> None:
+    from catalog_enrichment.models import artifact
+
     registry.register(trained)
     stored = registry.resolve(alias="candidate").artifact
     (stored / "text" / "tokenizer" / "extra.json").write_text("{}")
+    with pytest.raises(ModelContractError, match=r"extra\.json is not in SHA256SUMS"):
+        registry.resolve(alias="candidate")
+    artifact.write_certificates(stored, artifact.read_certificates(stored))  # with checksums of all files
     with pytest.raises(ModelContractError, match="They were changed"):
         registry.resolve(alias="candidate")
 

@@ -90,30 +90,76 @@ def test_a_process_that_slept_past_its_lease_moves_no_alias(
     assert two_versions.champion() == "2"
 
 
-def test_history_of_a_promotion_that_was_killed_has_what_its_tags_say(two_versions: Registry) -> None:
+def test_a_promotion_that_lost_its_lease_leaves_no_former_champion(
+    two_versions: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate compares with former champions: a version that never served is none. Nor is the champion demoted."""
+    two_versions.connect().create_model_version(MODEL, source=str(tmp_path))
     Promotion(two_versions).promote("1", expected_current=None)
-    client = two_versions.connect()
-    (event,) = [key for key in client.get_model_version(MODEL, "1").tags if key.startswith("promotion.")]
-    client.delete_model_version_tag(MODEL, "1", event)  # it is the last that a promotion writes
     Promotion(two_versions).promote("2", expected_current="1")
-    first, second = Promotion(two_versions).history()
-    assert (first["version"], first["action"], first["champion_before"]) == ("1", "promoted", None)
-    assert describe(first) == f"{first['at'][:16]}  version 1 promoted after none, by unknown"
-    assert (second["version"], second["champion_before"]) == ("2", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "promoting", lost_lock)
+        for act in (
+            lambda: Promotion(two_versions).promote("3", expected_current="2"),
+            Promotion(two_versions).go_back,
+        ):
+            with pytest.raises(TemporaryFailure, match=WHY):
+                act()
+    assert former(two_versions) == ["1", "2"]
+    assert [event["version"] for event in Promotion(two_versions).history()] == ["1", "2"]
+    Promotion(two_versions).promote("1", expected_current="2")
+    assert (former(two_versions), two_versions.champion()) == (["1", "2"], "1")
+    assert Promotion(two_versions).go_back()["model_version"] == "2"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_a_killed_move_of_the_alias_has_not_written_the_next_move_writes(
+    two_versions: Registry, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    promotion, moves = Promotion(two_versions), []
+    promotion.promote("1", expected_current=None)
+    if back:
+        promotion.promote("2", expected_current="1")
+    client = two_versions.connect()
+    move = client.set_registered_model_alias
+
+    def killed(*arguments: str) -> None:
+        moves.append(move(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promotion.go_back() if back else promotion.promote("2", "1", {"reasons": ["better"]})
+    assert (len(moves), two_versions.champion()) == (1, "1" if back else "2")
+    last = promotion.history()[-1]
+    assert (last["version"], last["action"]) == (("1", "went_back") if back else ("2", "promoted"))
+    if back:
+        promotion.promote("2", expected_current="1")
+        assert former(two_versions) == ["1", "2"]
+    else:
+        assert promotion.go_back()["model_version"] == "1"
+        assert former(two_versions) == ["1"]
+    history = promotion.history()
+    assert last in history
+    assert len(history) == (4 if back else 3)
+    assert [event["champion_before"] for event in history] == ([None, "1", "2", "1"] if back else [None, "1", "2"])
+    assert "moving_champion" not in client.get_model_version(MODEL, last["version"]).tags
+
+
+def former(registry: Registry) -> list[str]:
+    return sorted(former_champions(registry.connect().search_model_versions(f"name='{MODEL}'")))
 
 
 def test_former_champions_are_those_promoted_and_not_demoted_since(two_versions: Registry) -> None:
-    def former() -> list[str]:
-        return sorted(former_champions(two_versions.connect().search_model_versions(f"name='{MODEL}'")))
-
-    assert former() == []
+    assert former(two_versions) == []
     Promotion(two_versions).promote("1", expected_current=None)
     Promotion(two_versions).promote("2", expected_current="1")
-    assert former() == ["1", "2"]
+    assert former(two_versions) == ["1", "2"]
     Promotion(two_versions).go_back()
-    assert former() == ["1"]
+    assert former(two_versions) == ["1"]
     Promotion(two_versions).promote("2", expected_current="1")
-    assert former() == ["1", "2"]
+    assert former(two_versions) == ["1", "2"]
 
 
 def test_promotions_keep_their_order_where_the_clock_is_set_back(
@@ -123,7 +169,7 @@ def test_promotions_keep_their_order_where_the_clock_is_set_back(
     Promotion(two_versions).promote("2", expected_current="1")
     set_back(monkeypatch, days=1)
     Promotion(two_versions).go_back()
-    assert former_champions(two_versions.connect().search_model_versions(f"name='{MODEL}'")) == ["1"]
+    assert former(two_versions) == ["1"]
     assert [event["action"] for event in Promotion(two_versions).history()] == ["promoted", "promoted", "went_back"]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from catalog_enrichment.precision import claim
+from catalog_enrichment.records import Modality
 from catalog_enrichment.report.run_page import PAGE
 from catalog_enrichment.report.training_page import RegisteredTraining, page_values, write_training_page
 
@@ -218,3 +220,26 @@ def test_precision_recall_of_a_threshold_that_accepts_nothing_has_no_mark() -> N
 def test_figures_of_no_product_are_not_shown_as_zero() -> None:
     found = attribute(metrics={"color/products": 0.0, "color/f1_macro": 0.0, "color/r_at_p95_micro": 0.0})
     assert (found["tested_on"], found["f1"], found["r_at_p95"]) == (0, "–", "–")
+
+
+def test_a_feed_without_pictures_has_the_figures_of_its_texts_and_nothing_about_pictures(tmp_path: Path) -> None:
+    known = trained()
+    no_pictures = {
+        "certificates": [
+            certificate(threshold=None, why_abstains=claim.NO_PRODUCTS, accepted=0, wrong=0, lower_bound=0.0),
+            certificate(modality=Modality.TEXT_ONLY, languages=("en",), accept_rate=0.4, unlabelled_products=1500),
+        ],
+        "lineage": {**known.lineage, "with_image": 0},
+        "curves": {"precision_recall": {"color": {"both": CURVE}}},
+        "tables": {name: rows for name, rows in known.tables.items() if name != "modalities"},
+        "warnings": [],
+    }
+    shown = text(tmp_path, **no_pictures)
+    assert "with text and picture" not in shown
+    assert "measured on the test products, which have no picture" in shown
+    assert "color without a usable picture: yes 5,421 9 412 55.0% (50.0 to 60.0) 40.0% 37.5%" in shown
+    assert "Cannot be written" not in shown
+    assert "import so many more" not in shown, "nothing is missing"
+    (mark,) = attribute(**no_pictures)["precision_recall"]["marks"]
+    assert mark["name"] == "certified: score 0.800 or more"
+    assert "recall precision text certified" in shown, "the line's name"

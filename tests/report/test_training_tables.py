@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from catalog_enrichment.precision import claim
 from catalog_enrichment.report.training_tables import training_tables
 
 from .training_samples import trained
@@ -31,3 +34,12 @@ def test_figures_of_no_product_are_not_shown_as_zero() -> None:
 
 def test_a_model_without_mistakes_has_no_confusions() -> None:
     assert len(training_tables(trained(tables={})).split("\n\n")) == 2
+
+
+def test_a_path_without_products_is_left_out() -> None:
+    both, text_only, season = trained().certificates
+    alone = trained(certificates=[replace(both, threshold=None, why_abstains=claim.NO_PRODUCTS), text_only, season])
+    quality, certificates, _ = training_tables(alone).split("\n\n")
+    assert "81.2%" in quality
+    assert [line.split()[0] for line in certificates.splitlines()[2:]] == ["color", "season"]
+    assert "color with text and picture" not in " ".join(certificates.split())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality
@@ -195,12 +196,26 @@ def test_without_a_choosing_threshold_nothing_would_be_written_to_the_test_fold(
 def test_an_attribute_that_was_not_learned_abstains_and_uses_no_labels() -> None:
     uses = Uses()
     market = Marketplace()
-    certificates = market.certifier(uses, probabilities={}).certify_all({"color": market.labels})
-    assert [certificate.modality for certificate in certificates] == list(Modality)
-    assert {certificate.why_abstains for certificate in certificates} == {
-        "too few labelled products to learn a value of it"
-    }
+    too_few = replace(market.labels, too_few="all 9 products have 'Red'")
+    for labels, why in ((too_few, "all 9 products have 'Red'"), (market.labels, "the model does not score it")):
+        certificates = market.certifier(uses, probabilities={}).certify_all({"color": labels})
+        assert [certificate.modality for certificate in certificates] == list(Modality)
+        assert {certificate.why_abstains for certificate in certificates} == {why}
     assert uses.calls == []
+
+
+@pytest.mark.parametrize(("without_picture", "missing"), [(1, Modality.BOTH), (10_000, Modality.TEXT_ONLY)])
+def test_a_path_that_no_product_is_on_asks_for_no_labels(without_picture: int, missing: Modality) -> None:
+    """A count of labels that are missing would be no advice; pages leave the path out."""
+    market = Marketplace(without_picture=without_picture)
+    by_path = {of.modality: of for of in market.certifier().certify_all({"color": market.labels})}
+    (shown,) = claim.about_products(by_path.values())
+    assert by_path[missing].why_abstains == claim.NO_PRODUCTS
+    assert by_path[missing].threshold is None
+    assert shown.modality is not missing
+    nowhere = replace(market.labels, labelled=market.labelled & False, unlabelled=market.labelled & False)
+    of_none = market.certifier(probabilities={}).certify_all({"color": replace(nowhere, too_few="no product")})
+    assert {certificate.why_abstains for certificate in of_none} == {"no product"}, "an attribute is not left out"
 
 
 def test_twins_in_training_are_counted_among_the_open_products() -> None:

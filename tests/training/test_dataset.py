@@ -151,3 +151,26 @@ def test_values_that_are_only_self_derived_are_not_learned(tmp_path):
     dataset = load(rows, tmp_path, self_derived, attributes=["color"], max_unlabelled=0)
     assert len(dataset) == 6
     assert dataset.labels("color").values == tuple(COLORS)[1:]
+
+
+@pytest.mark.parametrize(
+    ("given", "attribute", "why"),
+    [
+        ([["Red"], ["Blue"]], "color", ""),
+        ([["Cotton"], []], "material", ""),
+        ([["Red"], ["Red"]], "color", "all 8 products with a value of the dictionary have 'Red', and a model tells"),
+        ([["Red"], ["Ruby"]], "color", "all 4 products with a value of the dictionary have 'Red', and a model tells"),
+        ([["Ruby"], ["Ruby"]], "color", "none of its 8 labelled products has a value of the dictionary"),
+        ([[], []], "color", "no product has a value of it"),
+        ([["Cotton"], ["Wool"]], "material", "0 of 3 values have enough labelled products (training.min_label_count), "
+         "and 1 are needed: the most frequent, 'Cotton', has 4"),
+        ([["Red"] , ["Red"], ["Red"], ["Blue"]], "color", "1 of 5 values have enough labelled products "
+         "(training.min_label_count), and 2 are needed: the most frequent, 'Red', has 6"),
+    ],
+)  # fmt: skip
+def test_why_an_attribute_cannot_be_learned(given: list[list[str]], attribute: str, why: str, tmp_path: Path) -> None:
+    """Few labels are the reason of two of them."""
+    rows = [product(n, merchant_attributes=[(attribute, given[n % len(given)])]) for n in range(8)]
+    labels = load(rows, tmp_path).labels(attribute, 5 if "min_label_count" in why else 1)
+    assert labels.too_few[: len(why)] == why
+    assert bool(labels.too_few) == bool(why)

@@ -22,7 +22,8 @@ def test_epochs_of_another_process_are_followed_line_by_line(tmp_path: Path, mon
     monkeypatch.setattr(distributed, "_LOOK_SECONDS", 0.05)
     told: list[tuple[str, float]] = []
     file = tmp_path / "epochs.jsonl"
-    with distributed._followed(file, lambda stage, row: told.append((stage, row["epoch"]))):
+    lines: list[str] = []
+    with distributed._followed(file, lambda stage, row: told.append((stage, row["epoch"])), lines.append):
         distributed._write_epoch(file, "toy", {"epoch": 1.0})
         with file.open("a") as half:
             half.write('["toy", {"ep')
@@ -33,6 +34,8 @@ def test_epochs_of_another_process_are_followed_line_by_line(tmp_path: Path, mon
             assert told == [("toy", 1.0)]
             half.write('och": 2.0}]\n')
         distributed._write_epoch(file, "toy", {"epoch": 3.0})
+        distributed._write_line(file, "toy: no improvement")
+    assert lines == ["toy: no improvement"]
     assert told == [("toy", 1.0), ("toy", 2.0), ("toy", 3.0)]
 
 
@@ -55,6 +58,7 @@ def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], sp
     assert told == [("toy", row["train_loss"]) for row in grouped.history], "the first process tells, once"
     single = fit(deterministic, task, silent)
     assert "2 processes" in lines[0]
+    assert [line.partition(",")[0] for line in lines[1:]] == ["toy: epoch 1/2", "toy: epoch 2/2"]
     assert [row["epoch"] for row in grouped.stages] == [1.0, 2.0]
     assert [row["train_loss"] for row in grouped.history] == pytest.approx(
         [row["train_loss"] for row in single.history], rel=0.2

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +83,24 @@ def test_few_products_are_passed_more_often_until_the_steps_are_enough(task: Tas
     limited = replace(spec, min_steps=700, max_epochs=9)
     assert [limited.for_products(products).epochs for products in (40, 1600)] == [9, 7]
     assert replace(limited, max_epochs=1).for_products(40).epochs == 2
+
+
+def test_every_epoch_but_the_last_says_how_long_the_rest_takes_at_most(task: Task, tmp_path) -> None:
+    spec, lines = replace(recipe().fit, epochs=4), list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        seconds = itertools.count(0.0, 300.0)  # every look at the clock is 5 minutes later, three in an epoch
+        patch.setattr(loop, "time", SimpleNamespace(perf_counter=seconds.__next__))
+        run(task, spec, lines.append, checkpoints=tmp_path)
+        assert [line.rpartition("products/s")[2] for line in lines] == [
+            ", at most 45 min more", ", at most 30 min more", ", at most 15 min more", "",
+        ]  # fmt: skip
+        lines.clear()
+        for file in tmp_path.iterdir():
+            content = torch.load(file, weights_only=True)
+            torch.save(content | {"history": content["history"][:2]}, file)
+        run(task, spec, lines.append, checkpoints=tmp_path)
+    assert lines[1].endswith(", at most 15 min more"), "the epochs of an earlier process are not in the rate"
+    assert re.search(r"epoch 3/4, loss [\d.]+, validation [\d.]+, \d+ products/s", lines[1])
 
 
 def test_fits_of_as_many_epochs_share_a_checkpoint_whatever_asked_for_them(task: Task, tmp_path) -> None:

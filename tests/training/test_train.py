@@ -14,6 +14,7 @@ from catalog_enrichment.errors import ConfigError, DataContractError, GateRefuse
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, compute_types
 from catalog_enrichment.models.predictor import Predictor, load_predictor
+from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import EarlierUses, LabelUse, Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
@@ -208,7 +209,9 @@ def test_a_vote_of_several_recipes_is_trained_certified_and_saved_as_one_model(t
         'name = "vote"\nmembers = ["toy.toml", { recipe = "toy.toml", "fit.seed" = 1, "fit.epochs" = 3, '
         '"model.fusion.kind" = "late" }]\n'
     )
-    model = run(tmp_path, catalog(), recipe="vote.toml")
+    lines: list[str] = []
+    model = run(tmp_path, catalog(), lines.append, recipe="vote.toml")
+    assert [line for line in lines if ": model " in line] == ["toy 0: model 1 of 2", "toy 1: model 2 of 2"]
     artifact.verify(model.artifact)
     voters = load_predictor(model.artifact)
     assert {certificate.attribute for certificate in model.certificates} == set(DICTIONARY.enabled)
@@ -224,6 +227,30 @@ def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_wit
     changes = {"model.fusion.kind": "text_only", "fit.epochs": 1}
     model = run(tmp_path, catalog(), set=changes, unimodal_baselines=True)
     assert {name: model.params[name] for name in changes} == changes
+    assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
+    assert model.warnings == []
+
+
+def test_a_feed_without_pictures_is_measured_on_its_texts_and_says_what_it_does_not_learn(tmp_path) -> None:
+    rows = [easy(n, images=[]) for n in range(500)] + [easy(n, images=[], merchant_attributes=[]) for n in range(99)]
+    for row in rows[:500]:
+        row["merchant_attributes"] = [*row["merchant_attributes"], ("season", ["Summer"])]
+    lines: list[str] = []
+    model = run(tmp_path, rows, lines.append, set={"model.fusion.kind": "text_only"}, unimodal_baselines=True)
+    assert model.metrics["color/products"] == model.lineage["folds"]["test"] > 0
+    assert model.metrics["color/accuracy"] > 0.5
+    assert max(row["f1"] for row in model.tables["values"]) > 0
+    assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
+    assert {of.why_abstains for of in model.certificates if of.modality is Modality.BOTH} == {claim.NO_PRODUCTS}
+    why = "all 500 products with a value of the dictionary have 'Summer', and a model tells two apart"
+    assert {of.why_abstains for of in model.certificates if of.attribute == "season"} == {claim.NO_PRODUCTS, why}
+    said = lines.index(f"warning: season is not learned: {why}")
+    assert said < min(number for number, line in enumerate(lines) if ": epoch 1/" in line)
+
+
+def test_pictures_that_no_product_has_are_neither_masked_nor_fitted_alone(tmp_path) -> None:
+    rows = [easy(n, images=[]) for n in range(200)]
+    model = run(tmp_path, rows, set={"fit.epochs": 1}, unimodal_baselines=True)
     assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
     assert model.warnings == []
 

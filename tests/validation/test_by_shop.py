@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from catalog_enrichment.validation import by_shop
@@ -38,3 +41,20 @@ def test_what_spark_bounds_has_the_form_of_what_is_bounded_here(monkeypatch: pyt
     assert Counted.of(rows).row() == largest(shops, limit=2)
     assert list(Counted.of(rows).shops) == ["a", "b"]
     assert Counted.of([]).row() == largest({})
+
+
+def test_long_names_of_shops_make_no_large_row() -> None:
+    shops = {f"{n:04d}" + "x" * 496: {"no_image": 1} for n in range(LIMIT)}
+    rows = [{"by": SHOP, "name": shop, "numbers": of, "groups": LIMIT} for shop, of in shops.items()]
+    counted = Counted.of([*rows, {"by": ALL, "name": None, "numbers": {"no_image": LIMIT}, "groups": 1}])
+    for found in (largest(shops), counted.row()):
+        assert len(json.dumps(found)) < 20_000
+        named = len(found["shops"])
+        assert named > 20
+        assert found["others"] == {"shops": LIMIT - named, "problems": {"no_image": LIMIT - named}}
+
+
+def test_the_id_of_a_refused_shop_is_cut(spark: Any) -> None:
+    refused = spark.createDataFrame([("s" * 10_000, "text_too_long")] * 2, "shop_id string, problem string")
+    counted = Counted.of(by_shop.largest_of(by_shop.sums(refused), LIMIT))
+    assert counted.shops == {"s" * 500: {"text_too_long": 2}}

@@ -14,16 +14,20 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.validation.rows import flag_rows, load_rules
 
-SCHEMA = (
-    "product_id string, title string, description string, parse_error string, updated_at timestamp, "
-    "payload string, content_hash string"
-)
+COLUMNS = {
+    **dict.fromkeys(("product_id", "title", "description", "parse_error", "payload", "content_hash"), "string"),
+    **dict.fromkeys(("shop_id", "category", "language"), "string"),
+    "updated_at": "timestamp",
+    "images": "array<struct<uri: string>>",
+    "merchant_attributes": "map<string, array<string>>",
+}
+SCHEMA = ", ".join(f"{name} {of}" for name, of in COLUMNS.items())
 OLD, NEW = datetime(2026, 1, 1), datetime(2026, 1, 2)
 
 
 def _row(product_id: str | None, title: str | None = "t", **other: Any) -> tuple[Any, ...]:
     values = {"product_id": product_id, "title": title, "payload": f"{product_id}{title}"} | other
-    return tuple(values.get(part.split()[0]) for part in SCHEMA.split(", "))
+    return tuple(values.get(name) for name in COLUMNS)
 
 
 def _shipped() -> Any:
@@ -66,6 +70,70 @@ def test_every_bad_row_gets_its_reason_and_good_rows_none(spark: Any) -> None:
     details = {row.reason: row.detail for row in flagged}
     assert details[Reason.UNPARSEABLE_ROW] == "cut off"
     assert details[Reason.DUPLICATE_ID].startswith("copy ")
+
+
+def _address(characters: int) -> tuple[str]:
+    return ("x" * characters,)
+
+
+LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], Reason, str]] = {
+    "product id": (
+        {"product_id": "x" * 500}, {"product_id": "x" * 501}, Reason.TEXT_TOO_LONG,
+        "the product id has 501 characters (at most 500)",
+    ),
+    "shop": (
+        {"shop_id": "x" * 500}, {"shop_id": "x" * 3000}, Reason.TEXT_TOO_LONG,
+        "the shop has 3000 characters (at most 500)",
+    ),
+    "title": (
+        {"title": "x" * 2000}, {"title": "x" * 2001}, Reason.TEXT_TOO_LONG,
+        "the title has 2001 characters (at most 2000)",
+    ),
+    "description": (
+        {"description": "x" * 200_000}, {"description": "x" * 200_001}, Reason.TEXT_TOO_LONG,
+        "the description has 200001 characters (at most 200000)",
+    ),
+    "category": (
+        {"category": "ä" * 2000}, {"category": "a/" * 2_500_000}, Reason.TEXT_TOO_LONG,
+        "the category has 5000000 characters (at most 2000)",
+    ),
+    "language": (
+        {"language": "x" * 500}, {"language": "x" * 501}, Reason.TEXT_TOO_LONG,
+        "the language has 501 characters (at most 500)",
+    ),
+    "an address": (
+        {"images": [_address(4000), (None,)]}, {"images": [_address(1), _address(4001)]}, Reason.TEXT_TOO_LONG,
+        "an address of a picture has 4001 characters (at most 4000)",
+    ),
+    "pictures": (
+        {"images": [_address(9)] * 500}, {"images": [_address(9)] * 501}, Reason.TOO_MANY_VALUES,
+        "501 pictures (at most 500)",
+    ),
+    "values": (
+        {"merchant_attributes": {"a": ["x" * 100_000], "b": ["x" * 100_000]}},
+        {"merchant_attributes": {"a": ["x" * 100_000], "b": ["x" * 99_999, "xy"]}}, Reason.TEXT_TOO_LONG,
+        "the values of the attributes have 200001 characters together (at most 200000)",
+    ),
+    "number of values": (
+        {"merchant_attributes": {"a": ["x"] * 999, "b": ["y"]}},
+        {"merchant_attributes": {"a": ["x"] * 999, "b": ["y", "z"]}}, Reason.TOO_MANY_VALUES,
+        "1001 values of attributes (at most 1000)",
+    ),
+}  # fmt: skip
+"""What is limited -> a row at the limit, a row beyond it, and why that is refused."""
+
+
+def test_texts_and_lists_that_others_give_have_limits(spark: Any) -> None:
+    rows = [
+        _row(values.pop("product_id", f"{name} {number}"), values.pop("title", "t"), **values, payload=name)
+        for name, (*given, _, _) in LIMITS.items()
+        for number, values in enumerate(map(dict, given))
+    ]
+    flagged = flag_rows(spark.createDataFrame(rows, SCHEMA), _shipped()).collect()
+    found = {(row.payload, row.reason): row.detail for row in flagged}
+    assert found == {(name, None): None for name in LIMITS} | {
+        (name, reason): detail for name, (_, _, reason, detail) in LIMITS.items()
+    }
 
 
 def test_the_same_copy_is_kept_in_any_order_of_the_rows(spark: Any) -> None:

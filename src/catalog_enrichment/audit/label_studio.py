@@ -125,7 +125,11 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
         is_old = any(given.answered_at >= verdict.answered_at for given in own)
         item = store.item(item_id)
         request = request_of(store.sample(item.sample_id), item, verdict)
-        counts["added" if not is_old and store.add_verdict(verdict, request) else "known"] += 1
+        try:
+            counts["added" if not is_old and store.add_verdict(verdict, request) else "known"] += 1
+        except DataContractError as problem:  # the item is settled or disputed by now
+            counts["refused"] += 1
+            refused.append(f"annotation of item {item_id!r} by {verdict.reviewer}: {problem}")
     return {"status": RunStatus.SUCCEEDED, "annotations": dict(sorted(counts.items())), "refused": refused[:100]}
 
 

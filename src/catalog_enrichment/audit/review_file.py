@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,8 @@ APPLICATION_ID = 0x43455256
 """The number in the file's header ("CERV") that tells a review store from other SQLite files."""
 WAIT_SECONDS = 30.0
 """The time that a write waits for another process's write."""
+_MODE = 0o600
+"""The file's mode: it has people's names, and whoever writes to it changes the catalog."""
 
 _SCHEMA = """
 CREATE TABLE samples (
@@ -67,6 +70,8 @@ class ReviewFile:
         self._lock = threading.RLock()
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # SQLite gives its -wal and -shm files the mode of this file
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, _MODE))
             self._connection = sqlite3.connect(
                 self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -119,6 +124,8 @@ class ReviewFile:
     def _prepare(self) -> None:
         self._check_kind()
         with _explained(self.path):
+            if self.path.stat().st_mode & 0o077:
+                self.path.chmod(_MODE)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")  # a verdict that was kept survives a power failure
             self._connection.execute("PRAGMA foreign_keys = ON")

@@ -6,6 +6,7 @@ Items say nothing about the score, the threshold or the stratum: a reviewer who 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -126,8 +127,7 @@ class Verdict:
     def check(self, item: Item, purpose: Purpose) -> None:
         """Raise DataContractError for what cannot be a verdict on ``item`` of a sample with this ``purpose``."""
         values = self.right_values
-        if not plain_name(self.reviewer):
-            raise DataContractError("a verdict needs the name of its reviewer")
+        person_name(self.reviewer)
         if bool(values) != (self.answer is Answer.OTHER):
             raise DataContractError(
                 f"the answer {self.answer.value!r} came with the right values {list(values)}: exactly the answer "
@@ -237,14 +237,33 @@ def request_of(sample: ReviewSample, item: Item, verdict: Verdict) -> ChangeRequ
 # --- names, outcomes, agreement -------------------------------------------------------------------------------------
 
 
-def plain_name(name: str) -> str:
-    """Return the name in Unicode form NFKC, with each run of white space replaced by one space."""
-    return " ".join(unicodedata.normalize("NFKC", name).split())
+LONGEST_NAME = 80
+"""Characters."""
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Characters that show nothing, besides those of the Unicode categories C (control, format, not assigned) and Z."""
+
+
+def person_name(given: str) -> str:
+    """Return the name under which a person's verdicts and requests are kept, wherever it was given.
+
+    It is in Unicode form NFKC, without characters that show nothing, with one space for each run of white space. Raises
+    DataContractError if no character is left, or more than :data:`LONGEST_NAME`.
+    """
+    name = unicodedata.normalize("NFKC", given)
+    shown = (char for char in name if char.isspace() or unicodedata.category(char)[0] != "C")
+    name = " ".join(unicodedata.normalize("NFKC", _BLANK.sub("", "".join(shown))).split())
+    if not name:
+        raise DataContractError("give a name that can be read, so that others know whose verdict or request this is")
+    if len(name) > LONGEST_NAME:
+        raise DataContractError(
+            f"the name {name[:20]!r}... has more than {LONGEST_NAME} characters: give a shorter name"
+        )
+    return name
 
 
 def person_key(name: str) -> str:
-    """Return a key that is equal for spellings of a name that differ in case, spaces or Unicode form."""
-    return plain_name(name).casefold()
+    """Return a key that is equal for spellings of a name (:func:`person_name`) that differ in case only."""
+    return unicodedata.normalize("NFKC", person_name(name).casefold())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from catalog_enrichment.audit.review_file import ReviewFile, as_text, read, to_row
 from catalog_enrichment.audit.review_records import (
@@ -18,16 +18,20 @@ from catalog_enrichment.audit.review_records import (
     Item,
     ItemOutcome,
     ItemState,
+    Purpose,
     RequestState,
     ReviewSample,
     Verdict,
     outcome_of,
     person_key,
-    plain_name,
+    person_name,
     state_of,
 )
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.records import stable_hash
+
+CORRECTED_WITHIN = timedelta(minutes=10)
+"""The time after a verdict in which its person may change or withdraw it though the item is settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +101,18 @@ class ReviewStore(ReviewFile):
 
     # verdicts
 
-    def add_verdict(self, verdict: Verdict, request: ChangeRequest | None = None) -> bool:
+    def add_verdict(self, verdict: Verdict, request: ChangeRequest | None = None, by_manager: bool = False) -> bool:
         """Keep a verdict; False if the person's verdict on the item is the same already.
 
-        ``request``: kept with the verdict, or neither is. Raises DataContractError for an unknown item, for what cannot
-        be a verdict (:meth:`Verdict.check`), for an adjudicator who judged the item before, and for an adjudication of
-        an item that is not disputed.
+        ``request``: kept with the verdict, or neither is; ``by_manager``: may change what is settled. Raises
+        DataContractError for an unknown item, for what cannot be a verdict (:meth:`Verdict.check`), for an item that
+        has its verdicts (:meth:`_check_open`), for an adjudicator who judged the item before, and for an adjudication
+        of an item that is open.
         """
         with self._writing():
             item = self.item(verdict.item_id)
-            verdict.check(item, self.sample(item.sample_id).purpose)
+            sample = self.sample(item.sample_id)
+            verdict.check(item, sample.purpose)
             counting = self.verdicts_of(verdict.item_id)
             person = person_key(verdict.reviewer)
             mine = [known for known in counting if person_key(known.reviewer) == person]
@@ -114,37 +120,62 @@ class ReviewStore(ReviewFile):
             if any(known.content == verdict.content for known in same_role):
                 return False
             if verdict.adjudicates:
-                self._check_adjudication(item, verdict, counting)
+                self._check_adjudication(sample, verdict, counting)
             elif mine and not same_role:
                 raise DataContractError(
                     f"{verdict.reviewer} adjudicated the item {verdict.item_id} and has seen the others' verdicts: "
                     "another person reviews it"
                 )
-            self._insert("verdicts", to_row(verdict) | {"reviewer": plain_name(verdict.reviewer), "person": person})
+            if not by_manager:
+                self._check_open(sample, counting, same_role, verdict.adjudicates)
+            row = to_row(verdict) | {"reviewer": person_name(verdict.reviewer), "person": person}
+            self._insert("verdicts", row)
             self._withdraw_requests(verdict.item_id, person)
             if request is not None:
                 self.add_request(request)
         return True
 
-    def _check_adjudication(self, item: Item, verdict: Verdict, counting: Sequence[Verdict]) -> None:
+    def _check_adjudication(self, sample: ReviewSample, verdict: Verdict, counting: Sequence[Verdict]) -> None:
         person = person_key(verdict.reviewer)
         if any(not known.adjudicates and person_key(known.reviewer) == person for known in counting):
             raise DataContractError(
-                f"{verdict.reviewer} judged the item {item.item_id}: another person adjudicates what is disputed"
+                f"{verdict.reviewer} judged the item {verdict.item_id}: another person adjudicates what is disputed"
             )
-        state, _ = state_of(self.sample(item.sample_id).reviewers, counting)
-        if state is not ItemState.DISPUTED and not any(known.adjudicates for known in counting):
-            raise DataContractError(
-                f"the item {item.item_id} is {state.value}, not disputed: there is nothing to adjudicate"
-            )
+        if state_of(sample.reviewers, counting)[0] is ItemState.OPEN:
+            raise DataContractError(f"the item {verdict.item_id} is open, not disputed: there is nothing to adjudicate")
 
-    def withdraw_verdict(self, item_id: str, reviewer: str, at: datetime | None = None) -> bool:
+    def _check_open(
+        self, sample: ReviewSample, counting: Sequence[Verdict], own: Sequence[Verdict], adjudicates: bool = False
+    ) -> None:
+        """Raise DataContractError for a person who may not change the verdicts on an item any more.
+
+        ``counting``: the verdicts on it; ``own``: the person's among them, in the role of the change. A settled item
+        stays settled; only a verdict of the last :data:`CORRECTED_WITHIN`, a mistyped key, and an answer to a
+        suggestion are changed by the person who gave them. A disputed item takes no verdicts but an adjudicator's.
+        """
+        state, _ = state_of(sample.reviewers, counting)
+        if state is ItemState.OPEN or (state is ItemState.DISPUTED and (adjudicates or own)):
+            return
+        is_new = any(abs(datetime.now(UTC) - known.answered_at) <= CORRECTED_WITHIN for known in own)
+        if is_new or (own and sample.purpose is Purpose.SUGGESTIONS):
+            return
+        what = "an adjudicator decides" if state is ItemState.DISPUTED else "only a manager may change that"
+        raise DataContractError(f"the item {counting[0].item_id} is {state.value} by now: {what}")
+
+    def withdraw_verdict(
+        self, item_id: str, reviewer: str, at: datetime | None = None, by_manager: bool = False
+    ) -> bool:
         """Withdraw the person's newest verdict on the item, and the request that came with it if it still waits.
 
-        An older verdict of the person counts again. False if there is none.
+        An older verdict of the person counts again. False if there is none. Raises DataContractError for a settled
+        item, as :meth:`add_verdict`.
         """
         person = person_key(reviewer)
         with self._writing():
+            counting = self.verdicts_of(item_id)
+            own = [known for known in counting if person_key(known.reviewer) == person]
+            if own and not by_manager:
+                self._check_open(self.sample(self.item(item_id).sample_id), counting, own)
             changed = self._connection.execute(
                 "UPDATE verdicts SET withdrawn_at = ? WHERE verdict_id = (SELECT max(verdict_id) FROM verdicts "
                 "WHERE item_id = ? AND person = ? AND withdrawn_at IS NULL)",
@@ -222,7 +253,7 @@ class ReviewStore(ReviewFile):
     def progress(self, sample_id: str, reviewer: str = "", shop_id: str = "") -> Progress:
         """Return the progress; with ``shop_id`` for this shop's items only. Does not read the items' texts: the page
         asks for it with every verdict."""
-        reviewers, person = self.sample(sample_id).reviewers, person_key(reviewer)
+        reviewers, person = self.sample(sample_id).reviewers, person_key(reviewer) if reviewer else ""
         counting = self._counting("i.sample_id = ?", sample_id)
         ids = self._rows(
             "SELECT item_id FROM items WHERE sample_id = ? AND (? = '' OR shop_id = ?)", sample_id, shop_id, shop_id
@@ -242,10 +273,8 @@ class ReviewStore(ReviewFile):
     # requests
 
     def add_request(self, request: ChangeRequest) -> int:
-        """Keep a request for the next job; return its id. Raises DataContractError for a blank name."""
-        if not request.by.strip():
-            raise DataContractError("a request needs the name of the person who asks")
-        row = to_row(request) | {"by": plain_name(request.by)}
+        """Keep a request for the next job; return its id. Raises DataContractError for what is no name."""
+        row = to_row(request) | {"by": person_name(request.by)}
         del row["request_id"]
         with self._writing():
             return self._insert("requests", row)

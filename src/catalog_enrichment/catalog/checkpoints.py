@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog.storage import MARKER, Storage
+from catalog_enrichment.catalog.storage import MARKER, DataFile, Storage
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
 from catalog_enrichment.records import stable_hash
 
@@ -40,7 +40,10 @@ class Checkpoints:
         if place.folder is None:
             return _in_object_store(place, df)
         folder = f"file://{place.folder}"
-        if place.size(MARKER) is None:
+        # an empty file, as a power failure may leave it, would be read as no rows
+        if place.size(MARKER) is None or any(
+            file.name.endswith(".parquet") and not file.size for file in place.files()
+        ):
             df.write.mode("overwrite").option("compression", "zstd").parquet(folder)
         return df.sparkSession.read.schema(df.schema).parquet(folder)
 
@@ -93,7 +96,7 @@ class Checkpoints:
 def _in_object_store(place: Storage, df: DataFrame) -> DataFrame:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    from catalog_enrichment.catalog.part_files import PART_SCHEMA, DataFile, as_nullable, frame_of, write_parts
+    from catalog_enrichment.catalog.part_files import PART_SCHEMA, as_nullable, frame_of, write_parts
 
     try:
         listed = json.loads(place.read(MARKER))

@@ -6,7 +6,6 @@ so the log says which runs wrote what, also after old log entries are cleaned up
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,16 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from catalog_enrichment import contract
-from catalog_enrichment.catalog import locks
+from catalog_enrichment import contract, failures
+from catalog_enrichment.catalog import locks, table_checks
 from catalog_enrichment.catalog.locks import FENCE
-from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
+from catalog_enrichment.catalog.storage import DataFile, sync
+from catalog_enrichment.errors import ConfigError, DataContractError, MissingFileError, TemporaryFailure
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-    from catalog_enrichment.catalog.part_files import DataFile, Part
+    from catalog_enrichment.catalog.part_files import Part
     from catalog_enrichment.catalog.storage import Storage
 
 COMMIT_RETRIES = 100
@@ -63,37 +63,44 @@ class DeltaTables:
         self.lock = locks.lock(storage, "writing", lease_seconds, fenced=self)
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        """Return the table at its newest version or at ``version``; None if it does not exist, or for version -1."""
+        """Return the table at its newest version or at ``version``; None if it does not exist, or for version -1.
+
+        Raises DataContractError for a table that is damaged, or that another program made unreadable here, and
+        MissingFileError for a version whose log entries upkeep has deleted.
+        """
         from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         place = self.storage.below(table)
         uri, options = place.delta_uri, place.delta_options
         if version == -1:
             return None
-        if place.folder is not None:
-            return DeltaTable(uri, version) if DeltaTable.is_deltatable(uri) else None
-        try:  # to ask first whether it is a table would be another request
-            return DeltaTable(uri, version, options)
-        except TableNotFoundError:
+        if place.folder is not None and not DeltaTable.is_deltatable(uri):
+            table_checks.check_not_lost(place)
             return None
+        try:  # in an object store, to ask first whether it is a table would be another request
+            delta = DeltaTable(uri, version, options)
+        except DeltaError as problem:
+            if known := failures.recognised(problem):  # an outage of the store or the disk
+                raise known from problem
+            if version is not None:
+                raise MissingFileError(f"version {version} of {place.uri} is not there: {problem}") from problem
+            if isinstance(problem, TableNotFoundError):
+                return None
+            raise table_checks.unreadable(place, problem) from problem
+        table_checks.check_opened(place, table, delta)
+        return delta
 
     def create(self, table: str) -> DeltaTable:
-        """Return the table, made from its contract on first use. Raises DataContractError if it has another shape."""
-        import pyarrow as pa
-        from deltalake import DeltaTable
-
+        """Return the table to write to, made from its contract on first use. Raises as :meth:`open`, and
+        DataContractError for a table that must not be written to from here."""
         delta, place = self.open(table), self.storage.below(table)
         if delta is None:
             _make(place, contract.table_json(table))
-            delta = DeltaTable(place.delta_uri, storage_options=place.delta_options)
-        stored = pa.schema(delta.schema().to_arrow())
-        if not stored.equals(contract.arrow_schema(table)):
-            raise DataContractError(
-                f"{self.location(table)} does not have the columns of contract {table}.v1: it has "
-                f"{json.dumps(stored.names)}. A newer release or another program changed it: use that release, or "
-                "restore the table"
-            )
+            delta = self.open(table)
+        if delta is None:
+            raise DataContractError(f"{place.uri} cannot be made into a table: remove what is there")
+        table_checks.check_writable(place, delta)
         return delta
 
     def location(self, table: str) -> str:
@@ -124,15 +131,14 @@ class DeltaTables:
                 return (written + [oldest - 1 - number for number in range(count)])[:count]
             looked_at *= 4
 
-    def readable(self, table: str, version: int) -> bool:
-        """Return whether this version, or -1, can still be read: later upkeep may have deleted its files."""
-        from deltalake.exceptions import DeltaError
-
+    def readable(self, table: str, *versions: int) -> bool:
+        """Return whether these versions, or -1, can still be read: later upkeep may have deleted files of them."""
         place = self.storage.below(table)
         try:
-            return all(place.size(name) is not None for name in names_of(self.open(table, version)))
-        except DeltaError:  # its log entries are gone
+            named = {name for version in versions for name in names_of(self.open(table, version))}
+        except MissingFileError:  # its log entries are gone
             return False
+        return all(place.size(name) is not None for name in named)
 
     def identity(self, table: str) -> str | None:
         """Return an id of the table, None if there is none. A table that is removed and made again gets another id."""
@@ -156,18 +162,15 @@ class DeltaTables:
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of ``version`` in files that the version ``other`` does not have, without Spark.
 
-        Version -1 has no rows. Some of the rows may be in ``other`` as well, in another file. Raises FileNotFoundError
-        where upkeep has deleted a file.
+        Version -1 has no rows. Some of the rows may be in ``other`` as well, in another file. Raises MissingFileError
+        where upkeep has deleted a file or log entry.
         """
-        from deltalake.exceptions import DeltaError
-
         from catalog_enrichment.catalog.part_files import read_files
 
-        try:
-            names = sorted(set(names_of(self.open(table, version))) - set(names_of(self.open(table, other))))
-        except DeltaError as problem:
-            raise FileNotFoundError(f"version {version} or {other} of {self.location(table)}: {problem}") from problem
-        yield from read_files(self.storage.below(table), names, DIFFERING_ROWS, schema_of(table, columns))
+        others = set(names_of(self.open(table, other)))
+        files = [file for file in files_of(self.open(table, version)) if file.name not in others]
+        files.sort(key=lambda file: file.name)
+        yield from read_files(self.storage.below(table), files, DIFFERING_ROWS, schema_of(table, columns))
 
     def rows_of(self, table: str, run_id: str) -> int | None:
         """Return how many rows ``run_id`` has committed to ``table``; None if it has committed nothing."""
@@ -196,7 +199,7 @@ class DeltaTables:
         from deltalake.transaction import AddAction, RemoveAction
 
         table = Path(unquote(delta.table_uri)).name
-        self._check_parts(table, parts)
+        self._check_parts(table, delta, parts, overwrite)
         self.assert_lease(delta, table)
         token = self.lock.token if table in FENCED else None
         fence = {} if token is None else {FENCE: token}
@@ -213,13 +216,25 @@ class DeltaTables:
             delta.create_write_transaction(actions, mode, delta.schema(), commit_properties=properties)
         except CommitFailedError:
             return False
+        self._sync_log(table)
         return True
 
-    def _check_parts(self, table: str, parts: Sequence[Part]) -> None:
-        """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both."""
+    def _sync_log(self, table: str) -> None:
+        """Have the disk write the newest entry of the log; an object store has it already."""
+        if (folder := self.storage.below(table).folder) is not None:
+            log = folder / table_checks.LOG
+            sync(max(log.glob(f"{'[0-9]' * 20}.json")), log)
+
+    def _check_parts(self, table: str, delta: DeltaTable, parts: Sequence[Part], overwrite: bool) -> None:
+        """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both.
+
+        Nor is anything added to a table in a folder that has lost a file.
+        """
         if problems := sorted({part.problem for part in parts if part.problem}):
             raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
         place = self.storage.below(table)
+        if place.folder is not None and not overwrite:
+            table_checks.check_files(place, files_of(delta))
         for part in parts:
             if place.size(part.name) != part.size:
                 raise ConfigError(
@@ -286,11 +301,12 @@ def _make(place: Storage, columns: str) -> None:
         folder = Path(scratch, "table")
         folder.mkdir()
         DeltaTable.create(folder.as_uri(), Schema.from_json(columns))
+        first = f"{table_checks.LOG}/00000000000000000000.json"
         if place.folder is not None:
+            sync(folder / first, folder / table_checks.LOG, folder)
             with suppress(OSError):
                 folder.rename(place.folder)
         else:
-            first = "_delta_log/00000000000000000000.json"
             place.put_new(first, (folder / first).read_bytes())
 
 
@@ -304,17 +320,14 @@ def schema_of(table: str, columns: Sequence[str] | None = None) -> pa.Schema:
 
 def names_of(delta: DeltaTable | None) -> list[str]:
     """Return the files of this version, by name: no table here has partitions, so that none is in a folder."""
-    return [] if delta is None else [uri.rpartition("/")[2] for uri in delta.file_uris()]
+    return [file.name for file in files_of(delta)]
 
 
 def files_of(delta: DeltaTable | None) -> list[DataFile]:
     """Return the files of this version, oldest first."""
     import pyarrow as pa
 
-    from catalog_enrichment.catalog.part_files import DataFile
-
     if delta is None:
         return []
-    actions = pa.table(delta.get_add_actions()).sort_by("modification_time")
-    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    return [DataFile(name, size, rows or 0) for name, size, rows in zip(*columns, strict=True)]
+    actions = pa.table(delta.get_add_actions()).sort_by("modification_time").to_pylist()
+    return [DataFile(file["path"], file["size_bytes"], file.get("num_records")) for file in actions]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger, locks
 from catalog_enrichment.catalog.checkpoints import Checkpoints
-from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, files_of, names_of, schema_of
+from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, files_of, schema_of
 from catalog_enrichment.catalog.locks import AssertHeld
 from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.catalog.storage import FolderStorage, Storage
@@ -133,8 +133,8 @@ class Catalog:
         """Yield the same rows without Spark, in batches small enough for pictures."""
         from catalog_enrichment.catalog.part_files import read_files
 
-        names = names_of(self.tables.open(table, version))
-        yield from read_files(self.storage.below(table), names, SCAN_ROWS, schema_of(table, columns))
+        files = files_of(self.tables.open(table, version))
+        yield from read_files(self.storage.below(table), files, SCAN_ROWS, schema_of(table, columns))
 
     # writing
 
@@ -213,7 +213,7 @@ class Catalog:
             return []
         task = partial(
             write_kept_parts,
-            groups=[[file.name for file in group] for group in groups],
+            groups=groups,
             gone=gone,
             place=self.storage.below(table),
             schema=contract.arrow_schema(table),

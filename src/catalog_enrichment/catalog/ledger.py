@@ -132,19 +132,19 @@ class Totals:
     """How many events people have added."""
     corrections: int
     """How many events refer to another event."""
-    run_ids: frozenset[str]
+    asserted_at: Mapping[str, datetime]
+    """Run id -> time of its events, in UTC."""
 
     @classmethod
     def of(cls, events: DataFrame) -> Totals:
         from pyspark.sql import functions as F
 
         human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
-        row = events.agg(
-            F.unix_micros(F.max("asserted_at")), human, F.count("refers_to"), F.collect_set("run_id")
-        ).first()
-        micros, human_events, corrections, run_ids = row or (None, 0, 0, [])
-        last = None if micros is None else _EPOCH + timedelta(microseconds=micros)
-        return cls(last, human_events, corrections, frozenset(run_ids))
+        micros_of_run = F.struct("run_id", F.unix_micros("asserted_at"))
+        row = events.agg(human, F.count("refers_to"), F.collect_set(micros_of_run)).first()
+        human_events, corrections, of_runs = row or (0, 0, [])
+        times = {run_id: _EPOCH + timedelta(microseconds=micros) for run_id, micros in sorted(of_runs)}
+        return cls(max(times.values(), default=None), human_events, corrections, times)
 
 
 def next_asserted_at(events: DataFrame, now: datetime) -> datetime:

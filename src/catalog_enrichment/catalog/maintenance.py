@@ -150,15 +150,17 @@ class Maintenance:
         from catalog_enrichment.catalog.part_files import grouped, read_files, write_part
 
         tables, delta = self.catalog.tables, self._open(table)
+        names = [file.name for file in small.paths]
+        files = [file for file in files_of(delta) if file.name in names]
         fresh = not self.catalog.current_values_stale()
         tables.assert_lease(delta, table)
         schema, place = contract.arrow_schema(table), small.storage
         written = [
-            write_part(read_files(place, [file.name for file in group], SCAN_ROWS, schema), place, schema)
-            for group in grouped(small.paths, lambda file: file.size, TARGET_BYTES)
+            write_part(read_files(place, group, SCAN_ROWS, schema), place, schema)
+            for group in grouped(files, lambda file: file.size, TARGET_BYTES)
         ]
         parts = [part for part in written if part is not None]
-        rows, names = sum(part.rows for part in parts), [file.name for file in small.paths]
+        rows = sum(part.rows for part in parts)
         if not tables.commit(delta, parts, run_id, {run_id: rows}, replaced=names):
             return 0
         if fresh and self.catalog.current_values_stale():  # only by the commit of this moment

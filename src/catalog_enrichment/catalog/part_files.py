@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_enrichment.catalog.storage import Storage
+from catalog_enrichment.catalog.storage import DataFile, Storage
+from catalog_enrichment.catalog.table_checks import check_files, opened
 from catalog_enrichment.spark.frames import empty_frame
 
 if TYPE_CHECKING:
@@ -70,17 +71,6 @@ class Part:
     """Delta's per-file statistics, JSON."""
     problem: str | None = None
     """How the rows break the contract; then nothing may be committed."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A file of a table or checkpoint."""
-
-    name: str
-    """Relative to the table's or checkpoint's folder."""
-    size: int
-    """Bytes."""
-    rows: int
 
 
 def grouped(items: Iterable[T], cost: Callable[[T], int], limit: int) -> list[list[T]]:
@@ -155,7 +145,7 @@ def write_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Sc
 
 def write_kept_parts(
     batches: Iterable[pa.RecordBatch],
-    groups: Sequence[Sequence[str]],
+    groups: Sequence[Sequence[DataFile]],
     gone: pa.Array,
     place: Storage,
     schema: pa.Schema,
@@ -218,10 +208,11 @@ def batches_of(
             yield conform(batch, schema)
 
 
-def read_files(place: Storage, files: Iterable[str], rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of the parquet ``files`` of ``place``, in batches of at most ``rows``."""
+def read_files(place: Storage, files: Iterable[DataFile], rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the parquet ``files`` of ``place``, in batches of at most ``rows``. Raises as
+    :func:`table_checks.opened`."""
     for file in files:
-        with place.parquet(file) as parquet:
+        with opened(place, file.name, file.rows) as parquet:
             yield from batches_of(parquet, rows, schema)
 
 
@@ -230,13 +221,14 @@ def frame_of(spark: SparkSession, place: Storage, files: Sequence[DataFile], sch
     if not files:
         return empty_frame(spark, schema)
     if place.folder is not None:
+        check_files(place, files)
         return spark.read.schema(schema).parquet(*[f"file://{place.folder / file.name}" for file in files])
     from pyspark.sql.pandas.types import to_arrow_schema
 
     splits = splits_of(files, spark.sparkContext.defaultParallelism)
     # Spark takes the frame to have as many rows as the range, of usual size: it must not send a large table to
     # every task because it thinks it small
-    width = max(1, ceil(sum(file.rows for file in files) / len(splits)))
+    width = max(1, ceil(sum(file.rows or 0 for file in files) / len(splits)))
     numbers = spark.range(0, width * len(splits), 1, len(splits))
     nullable = as_nullable(schema)
     arrow = to_arrow_schema(nullable, timezone="UTC")
@@ -260,6 +252,8 @@ class Piece:
     """Bytes."""
     part: int = 0
     parts: int = 1
+    rows: int | None = None
+    """Rows of the whole file."""
 
 
 def splits_of(files: Sequence[DataFile], parallelism: int) -> list[list[Piece]]:
@@ -270,7 +264,7 @@ def splits_of(files: Sequence[DataFile], parallelism: int) -> list[list[Piece]]:
     pieces: list[Piece] = []
     for file in sorted(files, key=lambda file: (-file.size, file.name)):
         parts = max(1, ceil(file.size / SPLIT_BYTES))
-        pieces += [Piece(file.name, file.size // parts, part, parts) for part in range(parts)]
+        pieces += [Piece(file.name, file.size // parts, part, parts, file.rows) for part in range(parts)]
     return grouped(pieces, lambda piece: piece.size + OPEN_BYTES, limit)
 
 
@@ -287,6 +281,6 @@ def read_splits(
             if split not in done:
                 done.add(split)
                 for piece in splits[split]:
-                    with place.parquet(piece.file) as parquet:
+                    with opened(place, piece.file, piece.rows) as parquet:
                         groups = range(piece.part, parquet.num_row_groups, piece.parts)
                         yield from batches_of(parquet, FRAME_BATCH_ROWS, schema, groups)

@@ -40,6 +40,18 @@ class Stored:
         return self.path.rpartition("/")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of a table or checkpoint."""
+
+    name: str
+    """Relative to the table's or checkpoint's folder."""
+    size: int
+    """Bytes."""
+    rows: int | None
+    """None where another program wrote the file, and did not say."""
+
+
 class Storage(Protocol):
     """Files below one root.
 
@@ -130,6 +142,7 @@ class FolderStorage:
     def sink(self, path: str) -> Iterator[Path]:
         # under its own name at once: a table's file counts only when it is committed
         yield self.root / path
+        sync(self.root / path, self.root)
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -141,18 +154,20 @@ class FolderStorage:
     def put(self, path: str, data: bytes) -> None:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        whole = file.with_name(f"{uuid.uuid4()}{file.suffix}")
-        whole.write_bytes(data)
-        whole.replace(file)
+        _written_beside(file, data).replace(file)
+        sync(file.parent)
 
     def put_new(self, path: str, data: bytes) -> bool:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
+        whole = _written_beside(file, data)
         try:
-            with file.open("xb") as opened:
-                opened.write(data)
+            os.link(whole, file)  # the name and the content in a single step
         except FileExistsError:
             return False
+        finally:
+            whole.unlink()
+        sync(file.parent)
         return True
 
     def files(self, folder: str = "") -> Iterator[Stored]:
@@ -181,3 +196,21 @@ class FolderStorage:
         with suppress(FileNotFoundError):
             target.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def sync(*paths: Path) -> None:
+    """Have the disk write these files and folders: after a power failure a file may else have its name and no bytes."""
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _written_beside(file: Path, data: bytes) -> Path:
+    """Write ``data`` to a new file in the folder of ``file``, and return it."""
+    whole = file.with_name(f"{uuid.uuid4()}{file.suffix}")
+    whole.write_bytes(data)
+    sync(whole)
+    return whole

@@ -157,7 +157,8 @@ def _outcome(name: str, run: Callable[[set[str]], Summary], secrets: set[str]) -
         if known := failures.recognised(problem):
             return known.exit_code, _error(name, known)
         to_stderr(traceback.format_exc(), logging.ERROR)
-        return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": str(problem)[:2000]}
+        message = masking.masked(str(problem))[:2000]  # in this order: a cut secret would not be recognised
+        return 1, {"job": name, "status": "bug", "error": type(problem).__name__, "message": message}
 
 
 def _error(name: str, problem: CatalogEnrichmentError) -> Summary:

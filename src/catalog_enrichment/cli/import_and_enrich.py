@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import failures
-from catalog_enrichment.cli.command import Summary, ended, job, non_negative, parser_of
+from catalog_enrichment.cli.command import Summary, config_options, ended, job, non_negative, parser_of
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import NoModelError
 from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import RunKind, RunStatus
 
@@ -30,6 +32,7 @@ def init_project(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--columns", metavar="NAME,...", help="names of all columns of a file without a line of names")
     parser.add_argument("--encoding", default="", metavar="NAME", help="encoding of a text file, instead of a guess")
     parser.add_argument("--min-count", type=int, default=20, help="rows that a value needs (default %(default)s)")
+    parser.add_argument("--merge-rows", action="store_true", help="rows with the same id (--id) are one product")
     parser.add_argument("--overwrite", action="store_true", help="replace a config and a dictionary in FOLDER")
     args = parser.parse_args(argv)
 
@@ -38,7 +41,9 @@ def init_project(argv: Sequence[str] | None = None) -> int:
 
         columns = {name: getattr(args, option) for option, name in guess.OPTIONS.items()}
         columns = {name: column for name, column in columns.items() if column is not None}
-        given = guess.Given(columns=columns, attributes=args.attribute, min_count=args.min_count)
+        given = guess.Given(
+            columns=columns, attributes=args.attribute, merge_rows=args.merge_rows, min_count=args.min_count
+        )
         named = tuple(args.columns.split(",")) if args.columns else ()
         return project.init_project(
             project.Project(
@@ -81,7 +86,7 @@ def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.report import run_report
 
     with recording_refusals(config, RunKind.ENRICH, unless=args.dry_run):
-        model = _resolve_model(config)
+        model = _resolve_model(config, args)
     limit = config.enrich.max_products if args.max_products is None else args.max_products
     with open_for_writing(config, "enrich_catalog") as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
@@ -155,7 +160,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
 
     window = backfill_job.window_of(config)
     with recording_refusals(config, RunKind.BACKFILL, unless=args.dry_run or args.estimate):
-        model = _resolve_model(config)
+        model = _resolve_model(config, args)
     if args.estimate:
         return {"status": "estimate"} | backfill_job.estimate(open_context(config, "backfill"), model, window)
     with open_for_writing(config, "backfill") as context:
@@ -166,13 +171,22 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     return summary
 
 
-def _resolve_model(config: Config) -> ResolvedModel:
+def _resolve_model(config: Config, args: argparse.Namespace) -> ResolvedModel:
     """Return the model version of this run (I3), checked against the dictionary and the clock."""
     from catalog_enrichment.context import load_dictionary
-    from catalog_enrichment.registry.model_registry import Registry
+    from catalog_enrichment.registry.model_registry import CHAMPION, Registry
 
     dictionary, registry = load_dictionary(config), Registry(config)
-    model = registry.resolve(version=config.enrich.model_version or None, alias=config.enrich.alias or None)
+    version, alias = config.enrich.model_version, config.enrich.alias or CHAMPION
+    try:
+        model = registry.resolve(version=version or None, alias=alias)
+    except NoModelError as problem:
+        if version or alias != CHAMPION:
+            raise
+        newest = registry.newest()
+        options = shlex.join([*config_options(args), *(["--version", newest] if newest else [])])
+        command = f"{'promote_model' if newest else 'train_model'} {options}"
+        raise NoModelError(f"there is no champion to score with. Next: {command} ({problem})") from problem
     registry.check_labels(model, dictionary)
     model = model.for_run(config.enrich.compute_type, dictionary.enabled)
     for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from catalog_enrichment.config.strict import check_folder, check_ranges
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-"""A name in PostgreSQL that needs no quotes anywhere."""
+"""A name in PostgreSQL that is the same with quotes, which a reserved word needs, as without."""
 
 _WEB_URL = re.compile(r"https?://[^/]")
 

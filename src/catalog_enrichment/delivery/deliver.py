@@ -13,7 +13,7 @@ from catalog_enrichment.delivery.differences import DELETE
 from catalog_enrichment.delivery.feed import Step
 from catalog_enrichment.delivery.sink import PostgresSink
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts, within_bytes
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -45,7 +45,7 @@ def deliver_values(
                 found = [replace(step, snapshot="it was asked for") for step in found]
             stage.note = f"{len(found):,} steps from {since or 'nothing'}"
         totals: dict[str, int] = {"staged": 0, "upserted": 0, "deleted": 0, "skipped": 0}
-        examples: list[str] = []
+        skipped: list[dict[str, str]] = []
         with stages("deliver") as stage:
             for step in found:
                 if dry_run:
@@ -54,11 +54,15 @@ def deliver_values(
                 applied = sink.apply(step, since, step.changes(catalog))
                 since = step.position
                 totals = add_counts(totals, applied.numbers())
-                examples += applied.examples
+                skipped += applied.skipped_rows
                 say(_line(step, applied.numbers()))
             stage.count(rows_in=totals["staged"], rows_out=totals["upserted"] + totals["deleted"])
-    if examples:
-        say(f"warning: {totals['skipped']:,} rows with a NUL character in their key were left out: {examples[:5]}")
+    if skipped:
+        named = "; ".join(f"{row['attribute']} of {row['product_id']!r}: {row['why']}" for row in skipped[:5])
+        say(
+            f"warning: {totals['skipped']:,} rows were left out, because the database refuses them ({named}). A row is "
+            "tried again when it changes, and by deliver_values --snapshot"
+        )
     status: str = RunStatus.SUCCEEDED if found else NOTHING_TO_DO
     return {
         "status": DRY_RUN if dry_run else status,
@@ -68,6 +72,7 @@ def deliver_values(
         "steps": len(found),
         "snapshot": next((step.snapshot for step in found if step.snapshot), None),
         **totals,
+        "skipped_rows": within_bytes(skipped),
         "seconds": stages.seconds,
     }
 

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_enrichment import contract
+from catalog_enrichment.catalog.table_checks import WAY_OUT
+from catalog_enrichment.errors import DataContractError
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -65,14 +67,28 @@ def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatc
 
 def difference(old: pa.Table, new: pa.Table) -> pa.Table:
     """Return rows of SCHEMA, ordered by key: the rows of ``new`` that ``old`` does not have, and the keys that only
-    ``old`` has."""
+    ``old`` has. Raises DataContractError if a key is twice in a table."""
     old_keys, new_keys = _keys(old), _keys(new)
+    for rows, keys in ((old, old_keys), (new, new_keys)):
+        _check_unique(rows, keys)
     place = pc.index_in(new_keys, value_set=old_keys).combine_chunks()
     before, after = old.take(place.drop_null()), new.filter(pc.is_valid(place))
     upserts = pa.concat_tables([new.filter(pc.is_null(place)), after.filter(pc.invert(_same(before, after)))])
     deletes = old.filter(pc.invert(pc.is_in(old_keys, value_set=new_keys))).select(KEY)
     rows = pa.concat_tables([_with_op(upserts, UPSERT), _with_op(deletes, DELETE)])
     return rows.sort_by([(name, "ascending") for name in KEY])
+
+
+def _check_unique(rows: pa.Table, keys: pa.ChunkedArray) -> None:
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return
+    counts = pc.value_counts(keys)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0]
+    product_id, attribute = (rows[name][pc.index(keys, twice).as_py()].as_py() for name in KEY)
+    raise DataContractError(
+        f"the table {TABLE} has several rows of the product {product_id!r} and the attribute {attribute!r}: another "
+        f"program changed it, or the products. {WAY_OUT}"
+    )
 
 
 def _same(before: pa.Table, after: pa.Table) -> pa.ChunkedArray:

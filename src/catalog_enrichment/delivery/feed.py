@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.delivery import differences
 from catalog_enrichment.delivery.differences import NOTHING, TABLE
-from catalog_enrichment.errors import ConfigError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, MissingFileError, TemporaryFailure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,9 @@ class Step:
         """
         try:
             yield from differences.changes(catalog, self.after, self.version)
-        except FileNotFoundError as problem:
+        except MissingFileError as problem:
+            if not catalog.tables.readable(TABLE, catalog.version(TABLE)):  # the table is damaged
+                raise
             raise TemporaryFailure(
                 f"a file of version {self.after} or {self.version} of {catalog.location(TABLE)} was deleted while it "
                 f"was read ({problem}). Run again: what cannot be read any more is replaced by a snapshot"
@@ -87,8 +89,8 @@ class Step:
 def steps(catalog: Catalog, since: Position | None, merge_after: int) -> list[Step]:
     """Return the steps from ``since`` (None: from nothing) to the newest version; no step if the consumer has that.
 
-    More than ``merge_after`` commits become one step, as do commits that the log does not list any more. Raises
-    ConfigError for a catalog without values.
+    More than ``merge_after`` commits become one step, as do commits that the log does not list any more, or between
+    which upkeep has deleted files. Raises ConfigError for a catalog without values.
     """
     newest = newest_position(catalog)
     snapshot = _why_snapshot(catalog, since, newest)
@@ -96,10 +98,11 @@ def steps(catalog: Catalog, since: Position | None, merge_after: int) -> list[St
         run_ids = _runs_of(catalog.tables.commits(TABLE, newest.version - 1))
         return [Step(newest.catalog_id, NOTHING, newest.version, run_ids, snapshot)]
     waiting = [commit for commit in catalog.tables.commits(TABLE, since.version) if commit.version <= newest.version]
-    all_listed = len(waiting) == newest.version - since.version  # log entries in between may have expired
-    if len(waiting) > merge_after or not all_listed:
-        return [Step(newest.catalog_id, since.version, newest.version, _runs_of(waiting))]
-    return [_step_of(newest.catalog_id, commit) for commit in waiting]
+    each = len(waiting) <= merge_after and len(waiting) == newest.version - since.version
+    # log entries in between may have expired, and files: those of the consumer's version may outlast later ones
+    if each and catalog.tables.readable(TABLE, *(commit.version for commit in waiting)):
+        return [_step_of(newest.catalog_id, commit) for commit in waiting]
+    return [Step(newest.catalog_id, since.version, newest.version, _runs_of(waiting))] if waiting else []
 
 
 def steps_of_run(catalog: Catalog, run_id: str) -> list[Step]:
@@ -118,11 +121,11 @@ def steps_of_run(catalog: Catalog, run_id: str) -> list[Step]:
             f"deleted. The newest that did: {list(_runs_of(commits[::-1]))[:5]}"
         )
     for commit in made:
-        if not catalog.tables.readable(TABLE, commit.version - 1):
+        if not catalog.tables.readable(TABLE, commit.version - 1, commit.version):
             raise ConfigError(
                 f"run {run_id!r} made version {commit.version} of {catalog.location(TABLE)}; upkeep has deleted files "
-                "of the version before it, so what it changed is not known. export_values --run writes its values "
-                "that readers still see"
+                "of it or of the version before it, so what it changed is not known. export_values --run writes its "
+                "values that readers still see"
             )
     return [_step_of(newest.catalog_id, commit) for commit in made]
 

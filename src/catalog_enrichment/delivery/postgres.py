@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from catalog_enrichment.catalog.table_checks import WAY_OUT
 from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.masking import masked
@@ -90,9 +91,14 @@ def server(uri: str) -> str:
     return f"{parts.netloc.rpartition('@')[2] or 'the local socket'}{parts.path}"
 
 
+def quoted(name: str) -> str:
+    """Return a schema or role of the config, whose names have no quotes, for SQL: a reserved word needs quotes."""
+    return f'"{name}"'
+
+
 def revision(connection: psycopg.Connection, schema: str) -> str | None:
     """Return the revision of the tables in ``schema``, or None if there are no tables."""
-    table = f"{schema}.alembic_version"
+    table = f"{quoted(schema)}.alembic_version"
     exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
     if exists is None or not exists[0]:
         return None
@@ -130,7 +136,7 @@ def migrate(connection: psycopg.Connection, schema: str, role: str) -> tuple[str
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
         raise ConfigError(
             f"delivery.role = {role}: there is no such role in the database. Create it: "
-            f"CREATE ROLE {role} LOGIN PASSWORD ..."
+            f"CREATE ROLE {quoted(role)} LOGIN PASSWORD ..."
         )
     # a lock of the session, because Alembic has a transaction of its own
     connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"migrate {schema}",))
@@ -174,6 +180,11 @@ def _by_state(state: str, what: str) -> CatalogEnrichmentError:
         )
     if state in ("42P01", "42703", "3F000", "42704"):
         return DataContractError(f"{what}. The tables are not those of this program: run deliver_values --migrate")
+    if state == "21000":
+        return DataContractError(
+            f"{what}. The catalog's table current_values has a product's attribute twice: another program changed it, "
+            f"or the products. {WAY_OUT}"
+        )
     if state.startswith("28") or state == "3D000":
         return ConfigError(f"{what}. Check delivery.uri, and the password in PGPASSWORD, ~/.pgpass or login_variable")
     if state in ("53100", "53200"):

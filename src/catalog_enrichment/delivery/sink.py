@@ -2,11 +2,14 @@
 
 Staging, rows, position and the record of the delivery are one transaction. It goes through only from the position that
 the step starts at: a step that was applied, by this job before it was killed or by another job, is not applied again.
+
+A row that the database refuses is left out and named, and all others are applied: a catalog has the ids and values of
+many shops. The table has no older value of such a product and attribute either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +25,43 @@ if TYPE_CHECKING:
 LOCK = 0x6361_7461_6C6F_6732
 """Key of the advisory lock of the delivery at work; the schema's name is mixed in."""
 
-_TYPES = ("bool", "text", "text", "text[]", "text", "text", "text", "text", "timestamptz")
-"""The types of the columns of _STAGE, which are the columns of differences.SCHEMA."""
+_TYPES = ("int8", "bool", "text", "text", "text[]", "text", "text", "text", "text", "timestamptz")
+"""The types of the columns of _STAGE, which are the columns of differences.SCHEMA after a number."""
+
+MOST_NAMED = 100
+"""Rows left out that a step names."""
+
+_NAME_CHARACTERS = 200
+"""Characters of an id, an attribute and a server's answer that name a row left out."""
+
+_ABOUT_A_ROW = ("22", "23", "44", "54", "P0")
+"""Classes of SQLSTATE with which a server refuses a row: a character that its encoding lacks, a constraint or trigger
+that an administrator added, a key too long for the index."""
+
+_ABOUT_ALL_ROWS = ("23502", "22P03", "22P04")
+"""The states among them that no row causes: a null in a column that an administrator added, and a COPY in a form that
+the server does not read."""
 
 _STAGE = """
 CREATE TEMPORARY TABLE staged (
-    gone boolean NOT NULL, product_id text NOT NULL, attribute text NOT NULL, "values" text[], source text,
-    run_id text, model_version text, certificate_id text, asserted_at timestamptz
+    number bigint NOT NULL, gone boolean NOT NULL, product_id text NOT NULL, attribute text NOT NULL,
+    "values" text[], source text, run_id text, model_version text, certificate_id text, asserted_at timestamptz
 ) ON COMMIT DROP
 """
+_MAY_WRITE = """
+SELECT session_user, array_agg(role.rolname::text ORDER BY role.rolname)
+FROM pg_class AS relation JOIN pg_namespace AS space ON space.oid = relation.relnamespace, pg_roles AS role
+WHERE relation.oid = %s::regclass AND pg_has_role(session_user, role.oid, 'MEMBER') AND (
+    role.oid IN (relation.relowner, space.nspowner)
+    OR has_table_privilege(role.oid, relation.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+    OR has_any_column_privilege(role.oid, relation.oid, 'INSERT, UPDATE'))
+"""
+"""Returns the roles that may change the table and whose rights the connection has or can take."""
 _UPSERT = """
 INSERT INTO {schema}.delivered_values AS old
     (product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at, version)
 SELECT product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at, %s
-FROM pg_temp.staged WHERE NOT gone
+FROM pg_temp.staged WHERE NOT gone AND number >= %s AND number < %s
 ON CONFLICT (product_id, attribute) DO UPDATE SET
     "values" = excluded."values", source = excluded.source, run_id = excluded.run_id,
     model_version = excluded.model_version, certificate_id = excluded.certificate_id,
@@ -50,7 +76,8 @@ WHERE new.gone AND old.product_id = new.product_id AND old.attribute = new.attri
 """
 _DELETE_OTHERS = """
 DELETE FROM {schema}.delivered_values AS old WHERE NOT EXISTS (
-    SELECT FROM pg_temp.staged AS new WHERE new.product_id = old.product_id AND new.attribute = old.attribute)
+    SELECT FROM pg_temp.staged AS new
+    WHERE new.product_id = old.product_id AND new.attribute = old.attribute AND NOT new.gone)
 """
 _MOVE = """
 UPDATE {schema}.position SET catalog_id = %s, version = %s, moved_at = clock_timestamp()
@@ -71,12 +98,19 @@ class Applied:
     upserted: int = 0
     deleted: int = 0
     skipped: int = 0
-    """Rows whose product id or attribute PostgreSQL cannot hold (a NUL character)."""
-    examples: list[str] = field(default_factory=list)
-    """Some ids of skipped rows."""
+    """Rows that the database refuses."""
+    skipped_rows: list[dict[str, str]] = field(default_factory=list)
+    """The first MOST_NAMED of them: product_id, attribute, why."""
+
+    def skip(self, product_id: str, attribute: str, why: str) -> None:
+        """Count and name a row that is left out."""
+        self.skipped += 1
+        if len(self.skipped_rows) < MOST_NAMED:
+            names = {"product_id": product_id, "attribute": attribute, "why": why}
+            self.skipped_rows.append({name: text[:_NAME_CHARACTERS] for name, text in names.items()})
 
     def numbers(self) -> dict[str, int]:
-        return {name: number for name, number in asdict(self).items() if name != "examples"}
+        return {name: number for name, number in asdict(self).items() if name != "skipped_rows"}
 
 
 class PostgresSink:
@@ -94,14 +128,14 @@ class PostgresSink:
         DataContractError for a schema of another revision, ConfigError for a role with too many rights.
         """
         postgres.require_newest(self._connection, self._schema)
-        rights = "INSERT, UPDATE, DELETE, TRUNCATE"
-        asked = "SELECT current_user, has_table_privilege(%s, %s) OR has_any_column_privilege(%s, 'INSERT, UPDATE')"
-        table = f"{self._schema}.merchant_values"
-        role, may_write = self._row(asked, (table, rights, table))
-        if may_write:
+        role, writers = self._row(_MAY_WRITE, (f"{postgres.quoted(self._schema)}.merchant_values",))
+        if writers:
+            how = "" if role in writers else f" as a member of {', '.join(writers)}"
             raise ConfigError(
-                f"the role {role!r} of delivery.uri may change {table}. A delivery must not be able to do that: "
-                "let delivery.uri connect as delivery.role, which must neither own the tables nor be superuser"
+                f"the role {role!r} of delivery.uri may change {self._schema}.merchant_values{how}. A delivery must "
+                "not be able to do that: let delivery.uri connect as delivery.role, which must not be superuser, own "
+                "the tables or their schema, or be a member of a role that may change merchants' values: also a "
+                "NOINHERIT member can take that role's rights, by SET ROLE"
             )
 
     def position(self) -> Position | None:
@@ -114,7 +148,7 @@ class PostgresSink:
         moved_at, rows = self._row(
             self._sql("SELECT moved_at, (SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass)"
                       " FROM {schema}.position"),
-            (f"{self._schema}.delivered_values",),
+            (f"{postgres.quoted(self._schema)}.delivered_values",),
         )  # fmt: skip
         return {"moved_at": None if moved_at is None else moved_at.isoformat(), "about_rows": max(0, rows or 0)}
 
@@ -129,15 +163,12 @@ class PostgresSink:
             if self.position() != since:
                 raise _moved(since, self.position())
             cursor.execute(_STAGE)
-            with cursor.copy("COPY pg_temp.staged FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(_TYPES)
-                for row in _rows(batches, applied):
-                    copy.write_row(row)
+            for batch in batches:
+                self._stage(list(_rows(batch, applied)), applied)
             cursor.execute("ANALYZE pg_temp.staged")
+            self._upsert(step.version, range(applied.staged), applied)
             cursor.execute(self._sql(_DELETE_OTHERS if step.snapshot else _DELETE))
             applied.deleted = cursor.rowcount
-            cursor.execute(self._sql(_UPSERT), (step.version,))
-            applied.upserted = cursor.rowcount
             before = (None, None) if since is None else (since.catalog_id, since.version)
             cursor.execute(self._sql(_MOVE), (step.catalog_id, step.version, *before))
             if cursor.rowcount != 1:
@@ -145,6 +176,55 @@ class PostgresSink:
             record = (step.catalog_id, step.after, step.version, step.kind, step.snapshot, list(step.run_ids))
             cursor.execute(self._sql(_RECORD), (*record, applied.upserted, applied.deleted, applied.skipped))
         return applied
+
+    def _stage(self, rows: Sequence[_Row], applied: Applied) -> None:
+        """Copy the rows to the staging table, in halves if the server refuses one.
+
+        A row that it refuses is staged as a delete, unless it refuses the key too, which no table can have then.
+        """
+        import psycopg
+
+        try:
+            with (
+                self._connection.transaction(),
+                self._connection.cursor() as cursor,
+                cursor.copy("COPY pg_temp.staged FROM STDIN (FORMAT BINARY)") as copy,
+            ):
+                copy.set_types(_TYPES)
+                for row in rows:
+                    copy.write_row(row)
+        except psycopg.Error as problem:
+            why = _why_refused(problem)
+            if len(rows) > 1:
+                for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                    self._stage(half, applied)
+                return
+            number, gone, product_id, attribute, *others = rows[0]
+            if not gone:
+                applied.skip(product_id, attribute, why)
+                self._stage([(number, True, product_id, attribute, *[None] * len(others))], applied)
+
+    def _upsert(self, version: int, numbers: range, applied: Applied) -> None:
+        """Write the staged rows with these ``numbers``, in halves if the server refuses one.
+
+        A row that it refuses becomes a delete.
+        """
+        import psycopg
+
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                cursor.execute(self._sql(_UPSERT), (version, numbers.start, numbers.stop))
+                applied.upserted += cursor.rowcount
+        except psycopg.Error as problem:
+            why, middle = _why_refused(problem), (numbers.start + numbers.stop) // 2
+            self._connection.execute("CREATE INDEX IF NOT EXISTS staged_number ON pg_temp.staged (number)")
+            if len(numbers) > 1:
+                for half in (range(numbers.start, middle), range(middle, numbers.stop)):
+                    self._upsert(version, half, applied)
+                return
+            refused = "UPDATE pg_temp.staged SET gone = true WHERE number = %s RETURNING product_id, attribute"
+            product_id, attribute = self._row(refused, (numbers.start,))
+            applied.skip(product_id, attribute, why)
 
     def _lock(self) -> None:
         """Lock deliveries until the transaction ends. Raises TemporaryFailure if another delivery has the lock."""
@@ -166,7 +246,7 @@ class PostgresSink:
         if row is None:
             raise DataContractError(
                 f"the table position in schema {self._schema} has no row: restore it with INSERT INTO "
-                f"{self._schema}.position DEFAULT VALUES, and the next delivery is a snapshot"
+                f"{postgres.quoted(self._schema)}.position DEFAULT VALUES, and the next delivery is a snapshot"
             )
         return tuple(row)
 
@@ -179,20 +259,29 @@ def _moved(since: Position | None, found: Position | None) -> TemporaryFailure:
     )
 
 
-def _rows(batches: Iterable[pa.RecordBatch], applied: Applied) -> Iterator[tuple[Any, ...]]:
+_Row = tuple[Any, ...]
+"""A row to stage: its number, whether it is gone, and the columns of differences.SCHEMA after ``op``."""
+
+
+def _rows(batch: pa.RecordBatch, applied: Applied) -> Iterator[_Row]:
     """Yield the rows to stage, and count them in ``applied``.
 
-    A NUL character, which PostgreSQL cannot hold, is replaced in a value; a row with a NUL in its key is left out.
+    PostgreSQL can hold no NUL character: a value with one becomes a delete, and a key with one is left out.
     """
-    for batch in batches:
-        for op, product_id, attribute, values, *others in zip(
-            *(column.to_pylist() for column in batch.columns), strict=True
-        ):
-            applied.staged += 1
-            if "\0" in product_id or "\0" in attribute:
-                applied.skipped += 1
-                if len(applied.examples) < 5:
-                    applied.examples.append(f"{product_id!r} {attribute!r}")
-                continue
-            clean = None if values is None else [value.replace("\0", "�") for value in values]
-            yield (op == DELETE, product_id, attribute, clean, *others)
+    first, columns = applied.staged, [column.to_pylist() for column in batch.columns]
+    applied.staged += batch.num_rows
+    for number, (op, product_id, attribute, values, *others) in enumerate(zip(*columns, strict=True), start=first):
+        gone, nul_in_key = op == DELETE, "\0" in product_id or "\0" in attribute
+        if not gone and (nul_in_key or any("\0" in value for value in values or ())):
+            applied.skip(product_id, attribute, "PostgreSQL can hold no NUL character")
+            gone, values, others = True, None, [None] * len(others)
+        if not nul_in_key:
+            yield (number, gone, product_id, attribute, values, *others)
+
+
+def _why_refused(problem: psycopg.Error) -> str:
+    """Return the server's answer about a row; raise ``problem`` if it is not about the row alone."""
+    state = problem.sqlstate or ""
+    if state[:2] not in _ABOUT_A_ROW or state in _ABOUT_ALL_ROWS:
+        raise problem
+    return (str(problem).splitlines() or [type(problem).__name__])[0]

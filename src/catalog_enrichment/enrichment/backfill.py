@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.fingerprints import fingerprint
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
-from catalog_enrichment.enrichment.select import fingerprint, read_ledger, select_products
+from catalog_enrichment.enrichment.select import read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Stage, Stages, add_seconds
-from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id
+from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id, shortened
 from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import persisted_frames
 
@@ -200,7 +201,7 @@ def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         "status": RunStatus.SUCCEEDED if RunStatus.SUCCEEDED in statuses else min(statuses),
         **{name: add_counts(*(summary[name] for summary in summaries)) for name in added},
         "attributes": _decisions([summary["attributes"] for summary in summaries]),
-        **{name: sorted({line for summary in summaries for line in summary[name]}) for name in listed},
+        **{name: shortened(sorted({line for summary in summaries for line in summary[name]})) for name in listed},
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 

@@ -317,7 +317,8 @@ def may_resume(catalog: Catalog, request: RunRequest, active: DataFrame, run_id:
 
     Not if a certificate has expired since, a reviewer has refused a value, or other runs have taken the room under the
     provisional cap. (A switch that was moved makes another run.) After the run's commit to the ledger its values are
-    visible, and it may resume. ``active``: the assert events of all active values.
+    visible, and it may resume. ``active``: the assert events of all active values but those that the run retracts
+    without a decision: it had decided with the room that they leave.
     """
     from pyspark.sql import functions as F
 

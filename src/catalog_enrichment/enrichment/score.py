@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
 from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.inference import udf
 from catalog_enrichment.inference.udf import SCORED_TYPE
@@ -50,6 +51,7 @@ def check_products(selection: Selection, config: Config) -> dict[str, Any]:
     products = _with_content(selection.source, selection.ready, selection.rows, config.enrich.partitions)
     report = check_snapshot(products.drop("images"), suite, {"min_rows": 1})
     if not report.success:
+        check_products_unique(selection.ready, f"{config.catalog.path}/products")
         failures = "\n  - ".join(report.failures)
         raise DataContractError(f"the products fail {suite.name}; nothing was written:\n  - {failures}")
     return report.document

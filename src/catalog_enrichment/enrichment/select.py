@@ -23,10 +23,10 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.ledger import ActiveValues, LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import pending, policy
+from catalog_enrichment.enrichment import fingerprints, pending, policy
 from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest
 from catalog_enrichment.reasons import SEEN_BY_TRYING, Reason
-from catalog_enrichment.records import RunKind, make_run_id, stable_hash
+from catalog_enrichment.records import RunKind, make_run_id
 from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import few_ids, with_ids
 
@@ -102,12 +102,35 @@ def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, p
     status = pending.with_pending(catalog, looked_at, request.scope(), scope.about if scope else None)
     status = persist(status.withColumn("status", _status(request.rules)))
     if scope is None:  # else the last run was the last to write to the ledger: none was killed after it had
-        unfinished = state.totals.run_ids - runs.succeeded_ids(catalog)
-        for run_id in sorted(name for name in unfinished if name.startswith(RunKind.ENRICH.value)):
+        for run_id in _unfinished(catalog, request.identity().window, state):
             selection = _selected(catalog, request, state.before(run_id), status, None, persist)
             if selection.run_id == run_id:
                 return selection
     return _selected(catalog, request, state, status, scope, persist)
+
+
+def _unfinished(catalog: Catalog, window: str | None, state: LedgerState) -> list[str]:
+    """Return the runs that committed to the ledger and were killed before their row in `runs`, and that a run of
+    ``window`` may be.
+
+    A run of the same window that has succeeded since and left no product over has decided what they had decided: none
+    of them is looked for any more.
+    """
+    columns = ("run_id", "kind", "status", "window", "counts", "finished_at")
+    succeeded = [row for row in runs.rows(catalog, columns) if runs.has_succeeded(row)]
+    over = max((row["finished_at"] for row in succeeded if row["kind"] == RunKind.ENRICH.value
+                and row["window"] == window and not _left_over(row)), default=None)  # fmt: skip
+    killed = state.totals.asserted_at.keys() - {row["run_id"] for row in succeeded}
+    return sorted(
+        run_id
+        for run_id in killed
+        if run_id.startswith(RunKind.ENRICH.value) and (over is None or state.totals.asserted_at[run_id] > over)
+    )
+
+
+def _left_over(row: Mapping[str, Any]) -> bool:
+    """Return whether a run, by its row in `runs`, left products over that were more than `enrich.max_products`."""
+    return bool(dict(row["counts"] or {}).get(f"skipped.{Reason.OVER_LIMIT.value}"))
 
 
 def _nothing(scope: IncrementalScope, state: LedgerState, products: DataFrame) -> Selection:
@@ -142,24 +165,24 @@ def _selected(
     active = state.active_of(scope.about, persist) if scope else state.active()
     active = replace(active, events=persist(active.events))
     retracted = persist(policy.to_retract(active.events, status, request))
-    retractions, retracted_hash = _counted(retracted, F.xxhash64("event_id", "contradiction"))
+    retractions, retracted_hash = fingerprints.counted(retracted, F.xxhash64("event_id", "contradiction"))
+    kept = state.active().without(retracted).events
     counts, waiting = _status_counts(status), dict[str, int]()
     if counts.any_waiting:
-        others = state.active().without(retracted).events
-        status, waiting = _with_room(status, others, request, persist)
+        status, waiting = _with_room(status, kept, request, persist)
         counts = _status_counts(status)
     ready, rows, inputs = status.where(F.col("status") == READY), counts.ready, counts.fingerprint
     skipped = dict(counts.skipped)
     if 0 < most < rows:
         ready = ready.orderBy(F.desc_nulls_last("updated_at"), "product_id").limit(most)
         skipped[Reason.OVER_LIMIT.value] = rows - most
-        rows, inputs = _counted(ready, _input_hash())
+        rows, inputs = fingerprints.counted(ready, fingerprints.input_hash())
     if scope and scope.others:
         skipped[Reason.UNCHANGED.value] = scope.others
     products = request.window.select(catalog.read("products"))
     run_id = request.run_id(inputs, state.totals.human_events, *([retracted_hash] if retractions else []))
     return Selection(
-        run_id=_unused(catalog, request, state.active().events, run_id),
+        run_id=_unused(catalog, request, kept, run_id),
         ready=ready,
         rows=rows,
         source=scope.among(products) if scope else products,
@@ -206,7 +229,7 @@ def _status_counts(status: DataFrame) -> _StatusCounts:
     from pyspark.sql import functions as F
 
     groups = status.groupBy("status").agg(
-        *_sums(_input_hash()),
+        *fingerprints.sums(fingerprints.input_hash()),
         F.count_if("tried_again").alias("tried_again"),
         F.max(F.size("waiting") > 0).alias("any_waiting"),
     )
@@ -214,7 +237,7 @@ def _status_counts(status: DataFrame) -> _StatusCounts:
     ready = rows.get(READY)
     return _StatusCounts(
         ready=ready["rows"] if ready else 0,
-        fingerprint=_hash_of(ready),
+        fingerprint=fingerprints.hash_of(ready),
         skipped={name: row["rows"] for name, row in rows.items() if name != READY},
         tried_again=sum(row["tried_again"] for row in rows.values()),
         any_waiting=any(rows[name]["any_waiting"] for name in _CAN_BE_SCORED if name in rows),
@@ -242,54 +265,16 @@ def _with_room(
     return status, {row["attribute"]: row["waiting"] for row in rows if row["waiting"]}
 
 
-def _unused(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> str:
+def _unused(catalog: Catalog, request: RunRequest, kept: DataFrame, run_id: str) -> str:
     """Return ``run_id``, or the next id that follows from it if a run of that id is over.
 
     It has succeeded, and its work was rolled back; or it was killed, and what it landed must not be published any more.
+    ``kept``: the assert events of all active values but those that the run retracts.
     """
     finished = runs.succeeded_ids(catalog)
-    while run_id in finished or not policy.may_resume(catalog, request, active, run_id):
+    while run_id in finished or not policy.may_resume(catalog, request, kept, run_id):
         run_id = make_run_id(RunKind.ENRICH, run_id, "again")
     return run_id
-
-
-# --- hashes of sets of rows, whatever their order --------------------------------------------------------------------
-
-
-def fingerprint(products: DataFrame) -> str:
-    """Return a hash of the products, but for decisions about them. ``content_hash`` covers texts and pictures."""
-    return _counted(products, _product_hash())[1]
-
-
-def _product_hash(*lists: Column) -> Column:
-    from pyspark.sql import functions as F
-
-    merchant_values = F.to_json(F.array_sort(F.map_entries("merchant_attributes")))
-    return F.xxhash64("product_id", "content_hash", "shop_id", "category", "language", merchant_values, *lists)
-
-
-def _input_hash() -> Column:
-    """Return the hash of a product to score, also of the attributes to decide and the runs that decided them before."""
-    from pyspark.sql import functions as F
-
-    return _product_hash(F.to_json("pending"), F.to_json("earlier_runs"))
-
-
-def _counted(rows: DataFrame, row_hash: Column) -> tuple[int, str]:
-    """Return the number of rows and the hash of them all."""
-    row = rows.agg(*_sums(row_hash)).first()
-    return (row["rows"] if row else 0), _hash_of(row)
-
-
-def _sums(row_hash: Column) -> list[Column]:
-    from pyspark.sql import functions as F
-
-    total, mixed = F.sum(row_hash.cast("decimal(38,0)")), F.bit_xor(row_hash)
-    return [F.count("*").alias("rows"), total.alias("total"), mixed.alias("mixed")]
-
-
-def _hash_of(row: Any) -> str:
-    return stable_hash(*(str(row[name]) for name in ("rows", "total", "mixed"))) if row else stable_hash()
 
 
 # --- the products since the last run ---------------------------------------------------------------------------------
@@ -364,9 +349,7 @@ def last_run(succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, l
         return None
     same_request = tuple(last[name] for name in RequestIdentity._fields) == request
     versions, counts = dict(last["table_versions"] or {}), dict(last["counts"] or {})
-    if not same_request or versions.get("attribute_values") != ledger_version:
-        return None
-    if counts.get(f"skipped.{Reason.OVER_LIMIT.value}"):
+    if not same_request or versions.get("attribute_values") != ledger_version or _left_over(last):
         return None
     imports = [row for row in rows if row["kind"] == RunKind.IMPORT.value]
     before = [row["run_id"] for row in imports if row["finished_at"] < last["finished_at"]]

@@ -11,7 +11,15 @@ from catalog_enrichment.catalog import coverage_groups, switches
 from catalog_enrichment.enrichment import score
 from catalog_enrichment.precision.claim import language_name
 from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, SEEN_BY_TRYING, UNSEEN_KEY, Reason
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Decision, RunStatus, add_counts
+from catalog_enrichment.records import (
+    DRY_RUN,
+    NOTHING_TO_DO,
+    Decision,
+    RunStatus,
+    add_counts,
+    shortened,
+    within_bytes,
+)
 from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ PREVIEW_ROWS = 20
 """Values that a dry run prints."""
 
 UNSEEN_SLICES = 50
-"""Most slices that no certificate covers which are named."""
+"""Most slices that no certificate covers which are named, as far as they fit into :func:`within_bytes`."""
 
 _SWITCHED_OFF: dict[str, Any] = {"merchant": 0, "coverage": None}
 """Numbers of an attribute that is switched off, or no longer in the dictionary: it has no coverage."""
@@ -57,7 +65,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
     record.attributes = attributes(counted, outcome.changes, outcome.before, request.model, waiting) | {
         by_shop.KEY: counted.by_shop.row(),
         DRIFT_KEY: outcome.drifted.to_dict(),
-        PAUSED_KEY: [f"{switch} is {switch.state.value}: {switch.why}" for switch in not_on.entries],
+        PAUSED_KEY: shortened([f"{switch} is {switch.state.value}: {switch.why}" for switch in not_on.entries]),
         UNSEEN_KEY: unseen_slices(request.model.certificates, outcome.decided),
     }
     tried_again = sum(numbers["tried_again"] for numbers in counted.by_attribute.values())
@@ -182,7 +190,8 @@ def unseen_slices(certificates: Iterable[Certificate], decided: DataFrame) -> di
     )
     by_path = {(c.attribute, c.modality.value): c for c in certificates}
     counts: dict[str, dict[str, int]] = {}
-    for row in groups.orderBy(F.desc("products"), "attribute", "language", "category").limit(UNSEEN_SLICES).collect():
+    largest = groups.orderBy(F.desc("products"), "attribute", "language", "category").limit(UNSEEN_SLICES)
+    for row in within_bytes(row.asDict() for row in largest.collect()):
         certificate = by_path.get((row["attribute"], row["modality"]))
         name = _slice_name(certificate, row["language"] or "", row["category"] or "")
         of_attribute = counts.setdefault(row["attribute"], {})
@@ -301,6 +310,6 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "waiting": found.get("waiting", {}),
         "paused": found.get(PAUSED_KEY, []),
         "unseen": found.get(UNSEEN_KEY, {}),
-        "drifted": reasons.drifted(found),
+        "drifted": shortened(reasons.drifted(found)),
         "seconds": record.stages.seconds,
     }

@@ -102,7 +102,9 @@ class TextTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=local_files_only)
+            tokenizer = AutoTokenizer.from_pretrained(
+                name_or_path, local_files_only=local_files_only, trust_remote_code=False
+            )
         except (ImportError, ValueError) as problem:
             if not isinstance(problem, ImportError) and find_spec("sentencepiece"):
                 raise

@@ -25,17 +25,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.text import TextTokenizer
-from catalog_enrichment.models import has_value, preprocess
+from catalog_enrichment.models import has_value, preprocess, self_contained
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.image_encoders import build_image_encoder
 from catalog_enrichment.models.network import MultiModalNet, assemble
+from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, pretrained_config
 from catalog_enrichment.models.spec import Head, ModelSpec, Recipe
 from catalog_enrichment.models.text_encoders import text_encoder_from_config
 from catalog_enrichment.records import Cardinality, stable_hash
@@ -109,26 +108,34 @@ def save_ensemble(directory: Path, name: str, members: Sequence[Path]) -> None:
 def load(directory: Path) -> Artifact:
     """Verify and read a model version; the network is in eval mode, on the CPU. Raises ModelContractError."""
     verify(directory)
+    try:
+        with self_contained.watched(directory):
+            return _load(directory)
+    except ConfigError as problem:  # the files are undamaged, so the remedy is in the message
+        raise ModelContractError(f"{directory} cannot be loaded: {problem}") from problem
+    except UNUSABLE as problem:
+        raise ModelContractError(f"{directory} cannot be loaded: {error_summary(problem)} {_REMEDY}") from problem
+
+
+def _load(directory: Path) -> Artifact:
     content = json.loads((directory / MODEL).read_text())
     if (content["format"], content["preprocessing"]) != (_FORMAT, preprocess.VERSION):
         raise ModelContractError(
             f"{directory} has format {content['format']} and preprocessing {content['preprocessing']}; this release "
             f"reads {_FORMAT} and {preprocess.VERSION}. Use the release that trained it, or train a new version"
         )
-    try:
-        spec = strict.build(ModelSpec, content["spec"], where=MODEL)
-        net = _empty_network(spec, heads(directory), directory)
-        net.load_state_dict(load_file(directory / WEIGHTS))
-        tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
-    except ConfigError as problem:  # the files are undamaged, so the remedy is in the message
-        raise ModelContractError(f"{directory} cannot be loaded: {problem}") from problem
-    except (SafetensorError, RuntimeError, ValueError, OSError) as problem:
-        raise ModelContractError(f"{directory} cannot be loaded: {problem}. {_REMEDY}") from problem
+    spec = strict.build(ModelSpec, content["spec"], where=MODEL)
+    for name in spec.texts:
+        self_contained.check_configs(directory / name)
+    net = _empty_network(spec, heads(directory), directory)
+    net.load_state_dict(load_file(directory / WEIGHTS))
+    tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
     return Artifact(net.eval(), tokenizers, spec, content["calibration"])
 
 
 def verify(directory: Path) -> None:
-    """Check every file against its checksum. Raises ModelContractError, naming the first file missing or changed."""
+    """Check every file against its checksum. Raises ModelContractError, naming the first file that is missing, changed,
+    a link, or without a checksum."""
     sums = directory / SUMS
     if not sums.is_file():
         raise ModelContractError(f"{directory} is not a model version: it has no {SUMS}. {_REMEDY}")
@@ -137,12 +144,17 @@ def verify(directory: Path) -> None:
     for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
         expected, _, name = line.partition("  ")
         checksums[name] = expected
+    own = {file.relative_to(directory).as_posix() for file in _files(directory)}
     for name, expected in checksums.items():
         file = directory / name
-        if not file.is_file():
+        if name not in own:
             raise ModelContractError(f"{directory} is incomplete: {name} is missing. {_REMEDY}")
         if _sha256(file) != expected:
             raise ModelContractError(f"{directory} is damaged: {name} does not match its checksum. {_REMEDY}")
+    try:
+        self_contained.check_files(directory, checksums, SUMS)
+    except ValueError as problem:
+        raise ModelContractError(f"{directory} is not as it was registered: {problem}. {_REMEDY}") from None
 
 
 def weights_hash(directory: Path) -> str:
@@ -219,9 +231,7 @@ def _empty_network(spec: ModelSpec, heads_by_attribute: dict[str, Head], directo
     """Return the network with random weights, built from the files of the folder only."""
     kind = fusion_class(spec.fusion.kind)
     texts = {
-        name: text_encoder_from_config(
-            AutoConfig.from_pretrained(str(directory / name / ENCODER), local_files_only=True), text
-        )
+        name: text_encoder_from_config(pretrained_config(str(directory / name / ENCODER), local=True), text)
         for name, text in spec.texts.items()
         if kind.uses_text
     }

@@ -6,7 +6,10 @@ Shapes: B products, M tokens of a picture, D image width, S picture side.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import timm
@@ -18,10 +21,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, is_package, load_from_package, weights_file
+from catalog_enrichment.models.self_contained import texts, watched
 from catalog_enrichment.models.spec import ImageSpec
 
 LEVELS = 8
 """The levels per channel of a colour histogram: 8 ** 3 = 512 bins."""
+
+_WORD = re.compile(r"[\w-]*")
+"""A text as timm's architectures take it, for example the name of an activation."""
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 _NORMALISATIONS = (nn.BatchNorm2d, BatchNormAct2d)
@@ -43,13 +50,15 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
             f"timm has no image encoder {spec.name!r}, and the recipe's folder has no such folder. Similar names: "
             f"{similar or 'none'}"
         )
+    _check_args(spec.args)
     weights = weights_file(spec.weights) if spec.weights and pretrained else None
     of_package = weights if is_package(spec.weights) else None
     overlay = {"file": str(weights)} if weights and not of_package else None
     try:
-        model = timm.create_model(
-            spec.name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.args
-        )
+        with watched():
+            model = timm.create_model(
+                spec.name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.args
+            )
         if of_package:
             load_from_package(model, of_package)
         encoder = ImageEncoder(model.to(memory_format=torch.channels_last), spec)  # the fastest layout for convolutions
@@ -64,6 +73,19 @@ def build_image_encoder(spec: ImageSpec, pretrained: bool = True) -> ImageEncode
             f"{spec.size} pixels: {error_summary(problem)}"
         ) from None
     return encoder
+
+
+def _check_args(args: Mapping[str, Any]) -> None:
+    """Raise ConfigError for arguments that are none of the model's architecture: those of timm's loading of weights,
+    and texts that can be the name of a file, a folder or a model of the hub."""
+    parameters = signature(timm.create_model).parameters.values()
+    of_timm = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    names = [text for _, text in texts(args) if not _WORD.fullmatch(text)]
+    if refused := sorted(of_timm & args.keys()) or names:
+        raise ConfigError(
+            f"model.image.args: {refused[0]!r} is refused: arguments are numbers and words of the architecture. "
+            "Pretrained weights are given by model.image.weights"
+        )
 
 
 class ImageEncoder(nn.Module):

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models.self_contained import watched
 
 UNUSABLE = (
     OSError,
     EOFError,
     ValueError,
     TypeError,
+    AttributeError,
+    ImportError,
     LookupError,
     AssertionError,
     RuntimeError,
@@ -91,8 +94,9 @@ def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
         raise ConfigError(f"model.text.name: cannot load {name!r}: there is no folder {Path(folder).absolute()}")
     logging.disable_progress_bar()
     try:
-        yield folder, local or not _hub_answers()
-    except (*UNUSABLE, ImportError) as problem:
+        with watched(network=True):
+            yield folder, local or not _hub_answers()
+    except UNUSABLE as problem:
         raise ConfigError(
             f"model.text.name: cannot load {name!r}: {error_summary(problem)} Give a hub name (with a network), a "
             "local folder, or package:NAME for an installed package with weights"
@@ -110,13 +114,18 @@ def _hub_answers() -> bool:
     return True
 
 
+def pretrained_config(name: str, local: bool) -> Any:
+    """Return the transformers config of an encoder; code of its author is not run."""
+    return AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+
+
 def load_pretrained(name: str, local: bool) -> Any:
     """Return the pretrained model in float32 (see :func:`text_encoder_from_config`).
 
     Raises ConfigError if the file lacks weights; transformers would only warn and use random ones.
     """
     model, report = AutoModel.from_pretrained(
-        name, local_files_only=local, dtype=torch.float32, output_loading_info=True
+        name, local_files_only=local, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
     )
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:

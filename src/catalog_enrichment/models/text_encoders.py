@@ -11,12 +11,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, BertConfig
+from transformers import AutoModel, BertConfig
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models.fusion.base import EncoderOutput
-from catalog_enrichment.models.pretrained import error_summary, load_pretrained, pretrained_source
+from catalog_enrichment.models.pretrained import (
+    error_summary,
+    load_pretrained,
+    pretrained_config,
+    pretrained_source,
+)
 from catalog_enrichment.models.spec import BertSize, Pooling, TextSpec
 
 _CHECKED_TOKENS = 4
@@ -41,7 +46,7 @@ def build_text_encoder(spec: TextSpec, vocab_size: int) -> TextEncoder:
         return text_encoder_from_config(_bert_config(spec.bert, spec.max_length, vocab_size), spec)
     with pretrained_source(spec.name) as (name, local):
         if spec.random_weights:
-            encoder = text_encoder_from_config(AutoConfig.from_pretrained(name, local_files_only=local), spec)
+            encoder = text_encoder_from_config(pretrained_config(name, local), spec)
         else:
             encoder = TextEncoder(load_pretrained(name, local), spec)
     known_tokens = getattr(encoder.config, "vocab_size", None)
@@ -62,7 +67,7 @@ def text_encoder_from_config(config: Any, spec: TextSpec) -> TextEncoder:
     The weights are float32: a config may ask for the 16-bit floats that its weights were stored in, which are too
     imprecise for training.
     """
-    return TextEncoder(AutoModel.from_config(config, dtype=torch.float32), spec)
+    return TextEncoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False), spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,13 @@ class Stages:
             self.say(stage.line())
 
 
+def duration(seconds: float) -> str:
+    """Return a time as a person says it, rounded: 45 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def add_seconds(*seconds: dict[str, float]) -> dict[str, float]:
     """Return the seconds per stage name, added up over several runs, rounded to hundredths."""
     total: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
@@ -29,6 +29,15 @@ FEW_UNLABELLED = 10
 """With fewer unlabelled products per certification product, the realised share of right values can differ more."""
 
 PATHS = {Modality.BOTH: "with text and picture", Modality.TEXT_ONLY: "without a usable picture"}
+
+
+NO_PRODUCTS = "the training data have no such product"
+"""Why a certificate abstains for a modality path that no product is on: pages leave it out."""
+
+
+def about_products(certificates: Iterable[Certificate]) -> list[Certificate]:
+    """Return the certificates of the modality paths that products of the training data are on."""
+    return [certificate for certificate in certificates if certificate.why_abstains != NO_PRODUCTS]
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------

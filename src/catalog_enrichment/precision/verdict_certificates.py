@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus, ThresholdTest
 from catalog_enrichment.precision.certify import CertificateBinding, abstention, at_threshold, slice_fields
-from catalog_enrichment.precision.cluster import AcceptedSample, cluster_test
+from catalog_enrichment.precision.cluster import AcceptedSample, cluster_test, products_needed
 from catalog_enrichment.precision.pool import PrecisionRule
 from catalog_enrichment.precision.strata import Slice
 from catalog_enrichment.precision.thresholds import (
@@ -110,24 +111,39 @@ def from_audit(
     delta = spent_delta(rule.delta, use.number)
 
     def test(threshold: float) -> ThresholdTest:
-        accepted, wrong = fold.scores >= threshold, fold.wrong_scores >= threshold
-        sample = AcceptedSample.of(accepted, wrong, fold.groups, fold.weights)
-        return cluster_test(sample, threshold, rule.target, delta)
+        return cluster_test(_sample(fold, threshold), threshold, rule.target, delta)
 
     steps = fixed_sequence(audited_thresholds(old, fold, rule, use.number), test)
     known: dict[str, Any] = {name: getattr(old, name) for name in _KEPT}
     known |= {"certification_products": len(fold.scores), "steps": steps}
     best = last_passed(steps)
     if best is None:
-        why = why_untestable(fold, rule, use.number) or (
-            f"{steps[0].wrong} of {steps[0].accepted} audited values are wrong at the first threshold, "
-            f"{steps[0].threshold:.4f} (p = {steps[0].p_value:.3f}): a better model is needed, or about "
-            f"{steps[0].accepted} more verdicts"
-        )
+        why = why_untestable(fold, rule, use.number) or _why_failed(fold, steps[0], rule, use.number)
         return abstention(old.attribute, why, rule, binding, **known)
     above = float(np.average(fold.scores >= best.threshold, weights=fold.weights))
     known |= {"status": CertificateStatus.CONFIRMED, "accept_rate": old.accept_rate * above}
     return at_threshold(best, old.attribute, fold.cardinality, rule, binding, **known)
+
+
+def _sample(fold: AuditedFold, threshold: float) -> AcceptedSample:
+    """Return the drawn values that ``threshold`` accepts."""
+    accepted, wrong = fold.scores >= threshold, fold.wrong_scores >= threshold
+    return AcceptedSample.of(accepted, wrong, fold.groups, fold.weights)
+
+
+def _why_failed(fold: AuditedFold, first: ThresholdTest, rule: PrecisionRule, use_number: int) -> str:
+    """Return why the ``first`` threshold failed, and how many more drawn values pass it at the error rate seen: with
+    them the labels are used once more, which spends less of ``rule.delta``."""
+    next_delta = spent_delta(rule.delta, use_number + 1)
+    needed = products_needed(_sample(fold, first.threshold), rule.target, next_delta, correlation=1.0)
+    advice = "the error rate itself is too high: a better model is needed"
+    if np.isfinite(needed):
+        more = ceil((needed - first.accepted) * len(fold.scores) / first.accepted)
+        advice = f"draw and judge about {more:,} more, or train a better model"
+    return (
+        f"{first.wrong} of {first.accepted} audited values are wrong at the first threshold, {first.threshold:.4f} "
+        f"(p = {first.p_value:.3f}): {advice}"
+    )
 
 
 # --- drawn proposals --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import io
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,9 +110,10 @@ class MlflowRun:
     Live numbers are for people who look at MLflow meanwhile: a store that does not take them is a warning.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, secrets: Collection[str] = ()) -> None:
         self.run_id = run_id
         self._client = client
+        self._secrets = secrets
         self._epochs: Counter[str] = Counter()
         self._waiting: list[Any] = []
         self._not_before = 0.0
@@ -138,9 +139,17 @@ class MlflowRun:
         import mlflow
 
         with mlflow.start_run(run_id=self.run_id):
-            mlflow.log_params(as_params(params))
+            mlflow.log_params(self.params(params))
             for file in files:
                 mlflow.log_artifact(str(file))
+
+    def params(self, content: Mapping[str, Any]) -> dict[str, str]:
+        """Return ``content`` as texts that MLflow takes, without secrets."""
+        return {name: self.masked(str(value))[:6000] for name, value in sorted(content.items())}
+
+    def masked(self, text: str) -> str:
+        """Return ``text`` without secrets, those of the config included."""
+        return masked(text, self._secrets)
 
     def __enter__(self) -> Self:
         return self
@@ -151,11 +160,11 @@ class MlflowRun:
         self._send()
         try:
             if problem is not None:
-                self._client.set_tag(self.run_id, "error", masked(f"{type(problem).__name__}: {problem}")[:1000])
+                self._client.set_tag(self.run_id, "error", self.masked(f"{type(problem).__name__}: {problem}")[:1000])
             status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
             self._client.set_terminated(self.run_id, status)
         except Exception as silent:  # what was trained is registered, or another error is on its way
-            logs.say(f"warning: MLflow run {self.run_id} could not be ended: {masked(str(silent))}")
+            logs.say(f"warning: MLflow run {self.run_id} could not be ended: {self.masked(str(silent))}")
 
     def _send(self) -> None:
         if not self._waiting:
@@ -165,7 +174,8 @@ class MlflowRun:
                 self._client.log_batch(self.run_id, metrics=self._waiting[start : start + 1000])
         except Exception as problem:
             if not self._not_before:
-                logs.say(f"warning: MLflow does not take the losses now, the training goes on: {masked(str(problem))}")
+                said = self.masked(str(problem))
+                logs.say(f"warning: MLflow does not take the losses now, the training goes on: {said}")
             self._not_before = time.monotonic() + _PATIENCE_SECONDS
             return
         self._waiting.clear()
@@ -177,7 +187,7 @@ def log_training(run: MlflowRun, trained: TrainedModel, products: str) -> Logged
 
     with mlflow.start_run(run_id=run.run_id):
         mlflow.set_tag("mlflow.note.content", model_card(trained))
-        mlflow.log_params(as_params(trained.params))
+        mlflow.log_params(run.params(trained.params))
         mlflow.log_metrics(dict(trained.metrics))
         mlflow.log_metrics({f"seconds/{stage}": seconds for stage, seconds in trained.seconds.items()})
         for step, row in enumerate(trained.history):
@@ -186,7 +196,7 @@ def log_training(run: MlflowRun, trained: TrainedModel, products: str) -> Logged
         for name, rows in trained.tables.items():
             _log_table(rows, f"tables/{name}.json")
         mlflow.log_dict(trained.curves, "curves.json")
-        mlflow.log_text("\n".join(trained.warnings) or "none", "warnings.txt")
+        mlflow.log_text(run.masked("\n".join(trained.warnings)) or "none", "warnings.txt")
         mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
         _log_lineage(trained.lineage, products)
         _log_held_out(trained.held_out)
@@ -198,19 +208,14 @@ def log_compared(run: MlflowRun, model: ModelRun) -> None:
     import mlflow
 
     with mlflow.start_run(run_id=run.run_id, nested=True):
-        mlflow.log_params(as_params(model.params))
+        mlflow.log_params(run.params(model.params))
         mlflow.log_metrics(dict(model.metrics))
         for step, numbers in model.steps.items():
             mlflow.log_metrics({_as_name(name): value for name, value in numbers.items()}, step=step)
         for table, rows in model.tables.items():
             _log_table(rows, f"tables/{table}.json")
         mlflow.log_dict(dict(model.curves), "curves.json")
-        mlflow.log_text("\n".join(model.warnings) or "none", "warnings.txt")
-
-
-def as_params(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``content`` as texts that MLflow takes, without secrets."""
-    return {name: masked(str(value))[:6000] for name, value in sorted(content.items())}
+        mlflow.log_text(run.masked("\n".join(model.warnings)) or "none", "warnings.txt")
 
 
 def _as_name(name: str) -> str:

@@ -24,7 +24,7 @@ from catalog_enrichment.catalog import locks
 from catalog_enrichment.catalog.object_storage import storage_of
 from catalog_enrichment.catalog.storage import FolderStorage
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import RegistryError, TemporaryFailure
+from catalog_enrichment.errors import NoModelError, RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, stable_hash
@@ -109,17 +109,17 @@ class Store:
         If `mlflow run` has made a run for this process, it is that run.
         """
         client, experiment = self.client(create=True), self._experiment()
-        name, tags = started.name, started.tags()
+        name, tags, secrets = started.name, started.tags(), self._config.secrets()
         given = os.environ.get("MLFLOW_RUN_ID") if started.job else None
         if given and _is_running(client, given, experiment):
             client.update_run(given, name=name)
             for key, value in tags.items():
                 if not key.startswith("mlflow.source."):  # `mlflow run` has said where the project is
                     client.set_tag(given, key, value)
-            return MlflowRun(client, given)
+            return MlflowRun(client, given, secrets)
         begun = int(started.at.timestamp() * 1000)
         created = client.create_run(experiment, start_time=begun, tags=tags, run_name=name)
-        return MlflowRun(client, str(created.info.run_id))
+        return MlflowRun(client, str(created.info.run_id), secrets)
 
     def log(self, run: MlflowRun, trained: TrainedModel) -> LoggedModel:
         """Log a training in ``run``: params, metrics, history, tables, curves, lineage, the model's files."""
@@ -166,10 +166,11 @@ class Store:
 
         uri = f"models:/{version.name}/{version.version}"
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(uri))
+            folder = Path(mlflow.artifacts.download_artifacts(uri)).resolve()
             flavors = mlflow.models.Model.load(str(folder)).flavors
-            return folder / str(flavors["python_function"]["artifacts"][MODEL]["path"])
-        except (MlflowException, OSError, KeyError) as problem:
+            path = folder / str(flavors["python_function"]["artifacts"][MODEL]["path"])
+            return folder / path.resolve().relative_to(folder)  # ValueError for a path that leads out of the folder
+        except (MlflowException, OSError, KeyError, TypeError, ValueError) as problem:
             raise failures.recognised(problem) or RegistryError(
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
                 "artifacts are where the store says, and that train_model logged them."
@@ -292,8 +293,7 @@ def all_versions(client: MlflowClient, name: str) -> list[Any]:
     while True:
         page = client.search_model_versions(f"name='{name}'", page_token=token)
         versions += page
-        token = page.token
-        if not token:
+        if not (token := page.token):
             return versions
 
 
@@ -306,7 +306,7 @@ def without_password(uri: str) -> str:
 def _not_found(problem: MlflowException, wanted: str, client: MlflowClient, name: str) -> Exception:
     """Return the error that ``wanted`` does not exist, and what does, or that the registry could not be asked."""
     if problem.error_code in _NOT_FOUND:
-        return RegistryError(f"no {wanted}: {_available(client, name)}")
+        return NoModelError(f"no {wanted}: {_available(client, name)}")
     unusable = RegistryError(f"the MLflow registry cannot be asked for {wanted}: {problem}")
     return failures.recognised(problem) or unusable
 
@@ -341,7 +341,7 @@ def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
     """Raise RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read, and
     TemporaryFailure if another process holds it: MLflow's own client would retry for minutes."""
     if not file.exists() and not create:
-        raise RegistryError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
+        raise NoModelError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.exists() and file.stat().st_size:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.errors import GateRefused, ModelContractError
+from catalog_enrichment.errors import GateRefused, ModelContractError, NoModelError
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
@@ -154,6 +154,14 @@ class Registry:
     def champion(self) -> str | None:
         """Return the champion's version; None if there is none. Raises RegistryError if the model does not exist."""
         return mlflow_store.aliases(self.connect(), self.name).get(CHAMPION)
+
+    def newest(self) -> str | None:
+        """Return the number of the newest version; None if there is none."""
+        try:
+            versions = mlflow_store.all_versions(self.connect(), self.name)
+        except NoModelError:
+            return None
+        return max((str(version.version) for version in versions), key=int, default=None)
 
     def find(self, *, version: str = "", alias: str = "") -> Any:
         """Return MLflow's version with this number or alias. Raises RegistryError, which lists those that exist."""

@@ -4,7 +4,10 @@ MLflow has no compare-and-set for an alias. So every move holds a lock, compares
 caller expects, and reads the alias again afterwards. **All processes that promote must share the lock**: it is beside a
 sqlite store, else in the catalog's folder or object store. It does not cover an alias moved in MLflow's interface.
 
-Every move leaves an event, as JSON in a tag of the version that became the champion.
+Every move leaves an event, as JSON in a tag of the version that became the champion. Before the move it is that
+version's tag :data:`_MOVING`, which counts only if the alias did move: a process that is killed or loses the lock
+before it leaves no version that seems to have been champion, and what one that is killed after it has not written yet
+the next move writes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalog_enrichment import dictionary, resources
+from catalog_enrichment.catalog.locks import AssertHeld
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
 from catalog_enrichment.records import strictly_later
 from catalog_enrichment.registry import mlflow_store, promotion_gate
@@ -27,7 +31,7 @@ from catalog_enrichment.registry.promotion_gate import Case, EarlyGate, GateResu
 NO_CHAMPION = "none"
 """Version of the champion in arguments and messages where there is none."""
 _PREVIOUS, _PROMOTED_AT, _DEMOTED_AT = "previous_champion", "promoted_at", "demoted_at"
-_EVENT = "promotion."
+_MOVING, _EVENT = "moving_champion", "promotion."
 """Version tags; the last is the prefix of one tag per event, followed by its time."""
 PROMOTED, WENT_BACK = "promoted", "went_back"
 """Actions of events."""
@@ -155,7 +159,7 @@ class Promotion:
         """
         name = self._registry.name
         with self._registry.store.promoting() as assert_held:
-            current = self._registry.champion()
+            current = self._settled_champion()
             if current != expected_current:
                 raise GateRefused(
                     f"the champion of {name} is version {current or NO_CHAMPION} now, expected was "
@@ -163,12 +167,8 @@ class Promotion:
                 )
             if current != version:
                 self._registry.find(version=version)
-                now = self._now()
-                # tags before the alias: a killed promotion leaves no champion without its predecessor
-                self._tag(version, {_PREVIOUS: current or "", _PROMOTED_AT: now})
-                assert_held()
-                self._move(version)
-                self._record(version, {"at": now, "action": PROMOTED, "champion_before": current, **(details or {})})
+                event = {"at": self._now(), "action": PROMOTED, "champion_before": current, **(details or {})}
+                self._move(version, event, assert_held)
 
     def go_back(self) -> dict[str, Any]:
         """Make the champion's predecessor the champion again; return the job's summary.
@@ -178,32 +178,28 @@ class Promotion:
         """
         name = self._registry.name
         with self._registry.store.promoting() as assert_held:
+            self._settled_champion()
             champion = self._registry.find(alias=CHAMPION)
             demoted, restored = str(champion.version), champion.tags.get(_PREVIOUS)
             if not restored:
                 raise RegistryError(f"{name} version {demoted} replaced no champion: cannot go back")
             self._registry.find(version=restored)
-            now = self._now()
-            self._tag(demoted, {_DEMOTED_AT: now})
-            assert_held()
-            self._move(restored)
-            self._record(restored, {"at": now, "action": WENT_BACK, "champion_before": demoted})
+            event = {"at": self._now(), "action": WENT_BACK, "champion_before": demoted}
+            self._move(restored, event, assert_held)
         return {"status": "went_back", "model_name": name, "model_version": restored, "champion_before": demoted}
 
     def history(self) -> list[dict[str, Any]]:
         """Return every promotion and going back, oldest first.
 
-        Keys: at, action, version, champion_before, by, and what the gate found. Of a promotion that was killed before
-        it left an event the first four are known.
+        Keys: at, action, version, champion_before, by, and what the gate found.
         """
-        events: list[dict[str, Any]] = []
+        champion, events = self._registry.champion(), []
         for version in self._versions():
-            of_version = [json.loads(value) for key, value in version.tags.items() if key.startswith(_EVENT)]
-            promoted_at = version.tags.get(_PROMOTED_AT)
-            if promoted_at and promoted_at not in {event["at"] for event in of_version}:
-                before = version.tags.get(_PREVIOUS) or None
-                of_version.append({"at": promoted_at, "action": PROMOTED, "champion_before": before})
-            events += [{"version": str(version.version), **event} for event in of_version]
+            name, tags = str(version.version), version.tags
+            texts = {value for key, value in tags.items() if key.startswith(_EVENT)}
+            if name == champion and _MOVING in tags:  # the process was killed after it had moved the alias
+                texts.add(tags[_MOVING])
+            events += [{"version": name, **json.loads(text)} for text in texts]
         return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
 
     def _versions(self) -> list[Any]:
@@ -216,17 +212,30 @@ class Promotion:
         newest = max((datetime.fromisoformat(time) for time in times), default=None)
         return strictly_later(datetime.now(UTC), newest).isoformat()
 
-    def _move(self, version: str) -> None:
+    def _move(self, version: str, event: Mapping[str, Any], assert_held: AssertHeld) -> None:
+        """Make ``version`` the champion, and write what ``event`` says of it."""
+        self._tag(version, {_MOVING: json.dumps({"by": _user(), **event})})
+        assert_held()
         self._registry.connect().set_registered_model_alias(self._registry.name, CHAMPION, version)
-        if (champion := self._registry.champion()) != version:
+        if (champion := self._settled_champion()) != version:
             raise GateRefused(
                 f"the champion of {self._registry.name} was set to {version}, but is {champion}: the alias was moved "
                 "meanwhile"
             )
 
-    def _record(self, version: str, event: Mapping[str, Any]) -> None:
-        key = _EVENT + datetime.fromisoformat(event["at"]).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._tag(version, {key: json.dumps({"by": _user(), **event})})
+    def _settled_champion(self) -> str | None:
+        """Return the champion, after writing what the move that made it the champion has not written yet."""
+        champion = self._registry.champion()
+        text = self._registry.find(version=champion).tags.get(_MOVING) if champion else None
+        if champion and text:
+            event = json.loads(text)
+            if event["action"] == PROMOTED:
+                self._tag(champion, {_PREVIOUS: event["champion_before"] or "", _PROMOTED_AT: event["at"]})
+            else:
+                self._tag(event["champion_before"], {_DEMOTED_AT: event["at"]})
+            self._tag(champion, {_EVENT + datetime.fromisoformat(event["at"]).strftime("%Y%m%dT%H%M%S.%fZ"): text})
+            self._registry.connect().delete_model_version_tag(self._registry.name, champion, _MOVING)
+        return champion
 
     def _tag(self, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():

@@ -122,7 +122,8 @@ def template_values(run: RunReport) -> dict[str, Any]:
     of_run = _json(row.get("attributes"))
     decisions: dict[str, Any] = of_run.get("decisions", {})
     # certificates of attributes that the run did not decide are in its row, too: the page is about its decisions
-    certificates = [issued for issued in certificates_of(of_run) if issued.attribute in decisions]
+    issued = claim.about_products(certificates_of(of_run))
+    certificates = [certificate for certificate in issued if certificate.attribute in decisions]
     counts = _counts(dict(row.get("counts") or {}))
     cap = _json(row.get("config")).get("precision", {}).get("provisional_cap")
     stages_of_row = [{"name": name, "seconds": seconds} for name, seconds in dict(row.get("seconds") or {}).items()]

@@ -79,19 +79,21 @@ def write_training_page(path: Path, training: RegisteredTraining) -> Path:
 def page_values(training: RegisteredTraining) -> dict[str, Any]:
     """Return the variables of training.html.j2."""
     trained = training.trained
-    certified = [c for c in trained.certificates if c.threshold is not None]
-    several_paths = len({c.compute_type for c in trained.certificates}) > 1
+    certificates = claim.about_products(trained.certificates)
+    certified = [c for c in certificates if c.threshold is not None]
+    several_paths = len({c.compute_type for c in certificates}) > 1
     return {
         "training": training,
-        "trained_at": min((c.issued_at for c in trained.certificates), default=None),
+        "trained_at": min((c.issued_at for c in certificates), default=None),
         "can_be_written": [_certified_text(c, several_paths) for c in certified],
-        "cannot_be_written": [_refusal_text(c, several_paths) for c in trained.certificates if c.threshold is None],
+        "cannot_be_written": [_refusal_text(c, several_paths) for c in certificates if c.threshold is None],
         "seldom_given": _seldom_given(trained),
         "partly": [text for certificate in certified for text in _refused_slices(certificate)],
         "to_do": _to_do(training, certified),
         "warnings": trained.warnings,
         "most_values": MOST_VALUES,
-        "attributes": [_attribute(trained, name, several_paths) for name in _certified_first(trained.certificates)],
+        "attributes": [_attribute(trained, name, several_paths) for name in _certified_first(certificates)],
+        "without_pictures": _without_pictures(trained),
         "stages": _stages(trained.tables.get("epochs", [])),
         "data": _data(trained),
     }
@@ -171,7 +173,7 @@ def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> li
     nothing = "Nothing can be written with this version. The sentences above say why and what helps."
     more = "Where a sentence above gives a number of labelled products, import so many more and train again."
     steps = commands if certified else [("", nothing)]
-    if len(certified) < len(training.trained.certificates):
+    if len(certified) < len(claim.about_products(training.trained.certificates)):
         steps.append(("", more))
     if training.trained.warnings:
         steps.append(("", "Follow the advice in the warnings below."))
@@ -183,8 +185,10 @@ def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> li
 
 def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> dict[str, Any]:
     """Return the summary row and the section of an attribute."""
-    metrics, certificates = trained.metrics, [c for c in trained.certificates if c.attribute == name]
-    both = next((c for c in certificates if c.modality is Modality.BOTH), None)
+    metrics = trained.metrics
+    certificates = [c for c in claim.about_products(trained.certificates) if c.attribute == name]
+    measured = Modality.TEXT_ONLY if _without_pictures(trained) else Modality.BOTH
+    of_path = next((c for c in certificates if c.modality is measured), None)
     curve = trained.curves.get("precision_recall", {}).get(name, {})
     bins, weights = (trained.curves.get(kind, {}).get(name) for kind in ("reliability", "attention"))
     tested_on = metrics.get(f"{name}/products")
@@ -202,7 +206,7 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
             {"products": _for_whom(c, several_paths).removeprefix("products "), "certified": c.threshold is not None}
             for c in certificates
         ],
-        "precision_recall": _precision_recall(name, curve, both) if curve else None,
+        "precision_recall": _precision_recall(name, curve, of_path) if curve else None,
         "reliability": _reliability(name, bins) if bins and bins["count"] else None,
         "calibration_error": bins["expected_error"] if bins else None,
         "attention": _attention(weights) if weights else None,
@@ -211,6 +215,11 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "values": _rows(trained, "values", name)[:MOST_VALUES],
         "mistakes": folded([_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)]),
     }
+
+
+def _without_pictures(trained: TrainedWithMistakes) -> bool:
+    """Return whether no product of the training data has a picture: then the metrics are about the text."""
+    return bool(trained.lineage.get("with_image") == 0)
 
 
 def _rows(trained: TrainedWithMistakes, table: str, attribute: str) -> list[Mapping[str, Any]]:
@@ -236,7 +245,7 @@ def _precision_recall(
         marks = [Mark(name=f"certified: score {threshold:.3f} or more", x=point[0], y=point[1])]
     lines = [
         Line(
-            name=MODALITIES.get(modality, modality.replace("_", " ")),
+            name=_line_name(modality, certificate),
             x=modalities[modality]["recall"],
             y=modalities[modality]["precision"],
             css=modality.split("_")[0] if modality.endswith("_only") else _OTHER_INPUT.get(modality, "both"),
@@ -246,6 +255,12 @@ def _precision_recall(
     ]
     target = certificate.target if certificate else 0.95
     return line_chart(f"{name}: precision and recall", Axes(x_name="recall", y_name="precision"), lines, marks, target)
+
+
+def _line_name(modality: str, certificate: Certificate | None) -> str:
+    if modality == "both" and certificate is not None and certificate.modality is Modality.TEXT_ONLY:
+        return "text"
+    return MODALITIES.get(modality, modality.replace("_", " "))
 
 
 _OTHER_INPUT = {"image_masked": "text", "text_masked": "image"}

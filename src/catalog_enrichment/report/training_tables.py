@@ -51,10 +51,11 @@ _CERTIFICATES = (
 
 def training_tables(trained: Trained) -> str:
     """Return two tables, quality on the test fold and certificates, and the most frequent confusions per attribute."""
-    attributes = dict.fromkeys(certificate.attribute for certificate in trained.certificates)
+    certificates = claim.about_products(trained.certificates)
+    attributes = dict.fromkeys(certificate.attribute for certificate in certificates)
     parts = [
         aligned_table([_quality(trained, name) for name in attributes], _QUALITY),
-        aligned_table([_certificate(certificate) for certificate in trained.certificates], _CERTIFICATES),
+        aligned_table([_certificate(certificate) for certificate in certificates], _CERTIFICATES),
         *_confusions(trained.tables.get("confusions", [])),
     ]
     return "\n\n".join(parts)

@@ -48,7 +48,7 @@ from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, near_duplicate_rate, where
 from catalog_enrichment.training.held_out import decisions_of
 from catalog_enrichment.training.scoring import SavedVersion
-from catalog_enrichment.training.task import Split
+from catalog_enrichment.training.task import Split, not_learned
 
 UseLabels = Callable[[str, Sequence[str], str, int], LabelUse]
 """(attribute, product ids, :func:`candidate_key`, certification round) -> the use, recorded before the labels are
@@ -172,8 +172,13 @@ class Certifier:
         """
         path = self.split.dataset.on_path(modality)
         certification = where(self.split.folds.certification, labels.labelled & path)
+        products = labels.labelled | labels.unlabelled
+        if products.any() and not (products & path).any():
+            return self._abstention(labels, modality, certification, claim.NO_PRODUCTS)
         if labels.attribute not in self.scores.probabilities:
-            return self._abstention(labels, modality, certification, "too few labelled products to learn a value of it")
+            why = not_learned({labels.attribute: labels}, self.split.folds.train)
+            not_scored = why.get(labels.attribute, "the model does not score it")
+            return self._abstention(labels, modality, certification, not_scored)
         choosing = where(self.split.folds.choosing, labels.labelled & path)
         pool = select_pool(ChoosingScores(**self._scored_labels(labels, choosing)), self.rule)
         has_head = (labels.attribute, modality) in self.heads

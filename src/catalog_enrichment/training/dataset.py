@@ -74,6 +74,8 @@ class Labels:
     """(N,): number of true values that are not learned; they count in the denominator of recall."""
     unlabelled: Bools
     """(N,): the attribute applies and the merchant gives no value: the products that enrichment fills."""
+    too_few: str = ""
+    """Why the learned values are too few for a model; "" if they are enough."""
     refused: Bools | None = None
     """(N, V): people answered that this value is wrong, and nobody which is right; None: for no product."""
     gold: Bools | None = None
@@ -201,10 +203,37 @@ class Dataset:
             labelled=labelled,
             unlearned=unlearned,
             unlabelled=unlabelled,
+            too_few=_too_few(attribute.cardinality, learned, {v: support[v] for v in attribute.values}, labelled),
             refused=refused if refused.any() else None,
             gold=gold if gold.any() else None,
             gold_truth=gold_truth if gold.any() else None,
         )
+
+
+def _too_few(cardinality: Cardinality, learned: Sequence[str], support: Mapping[str, int], labelled: Bools) -> str:
+    """Return why a model cannot learn an attribute by the number of its ``learned`` values; "" if it can.
+
+    ``support``: the dictionary's values -> labelled products. A model needs two values of an attribute of cardinality
+    ONE, which it tells apart, and one of an attribute of cardinality MANY.
+    """
+    needed = 2 if cardinality is Cardinality.ONE else 1
+    if len(learned) >= needed:
+        return ""
+    given = {value: products for value, products in support.items() if products}
+    if not given:
+        products = int(labelled.sum())
+        return (
+            f"none of its {products:,} labelled products has a value of the dictionary"
+            if products
+            else ("no product has a value of it")
+        )
+    most = max(given, key=lambda value: given[value])
+    if len(given) < needed:
+        return f"all {given[most]:,} products with a value of the dictionary have {most!r}, and a model tells two apart"
+    return (
+        f"{len(learned)} of {len(support):,} values have enough labelled products (training.min_label_count), and "
+        f"{needed} are needed: the most frequent, {most!r}, has {given[most]:,}"
+    )
 
 
 def _in_columns(values_by_product: Sequence[Collection[str]], columns: Sequence[str]) -> Bools:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Fitter(Protocol):
 
 _TASK, _RESULT, _EPOCHS = "task.pkl", "fitted.pt", "epochs.jsonl"
 _LOOK_SECONDS = 1.0
-"""How often the driver looks for epochs that have ended."""
+"""How often the driver looks for epochs that have ended, and for lines of progress."""
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def distributed_fitter(folder: Path, processes: int) -> Fitter:
         _write_task(folder, recipe, task, checkpoints)
         # without use_gpu: fit_in_group selects the GPU of the rank
         group = TorchDistributor(num_processes=processes, local_mode=True, use_gpu=False)
-        with _followed(folder / _EPOCHS, on_epoch):
+        with _followed(folder / _EPOCHS, on_epoch, progress):
             group.run(fit_in_group, str(folder), max(1, (os.cpu_count() or 1) // processes))
         return _read_result(folder, recipe, task)
 
@@ -123,7 +122,8 @@ def fit_in_group(folder: str, threads: int) -> None:
         recipe, task, checkpoints = _read_task(Path(folder))
         first = distributed.get_rank() == 0
         on_epoch: OnEpoch = partial(_write_epoch, Path(folder) / _EPOCHS) if first else ignored
-        fitted = fit(recipe, task, _print if first else ignored, checkpoints, on_epoch)
+        progress: Progress = partial(_write_line, Path(folder) / _EPOCHS) if first else ignored
+        fitted = fit(recipe, task, progress, checkpoints, on_epoch)
         if first:
             content = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
             network = {name: value.cpu() for name, value in fitted.network.state_dict().items()}
@@ -133,8 +133,9 @@ def fit_in_group(folder: str, threads: int) -> None:
 
 
 @contextmanager
-def _followed(file: Path, on_epoch: OnEpoch) -> Iterator[None]:
-    """Call ``on_epoch`` for the epochs that the first process writes into ``file`` meanwhile."""
+def _followed(file: Path, on_epoch: OnEpoch, progress: Progress) -> Iterator[None]:
+    """Call ``on_epoch`` and ``progress`` for the epochs and lines that the first process writes into ``file``
+    meanwhile."""
     ended = threading.Event()
 
     def follow() -> None:
@@ -145,7 +146,11 @@ def _followed(file: Path, on_epoch: OnEpoch) -> Iterator[None]:
             whole = lines[: lines.rfind(b"\n") + 1]  # a line may be half written
             position += len(whole)
             for line in whole.splitlines():
-                on_epoch(*json.loads(line))
+                stage, told = json.loads(line)
+                if stage is None:
+                    progress(told)
+                else:
+                    on_epoch(stage, told)
 
     follower = threading.Thread(target=follow, name="epochs of the fit", daemon=True)
     follower.start()
@@ -157,8 +162,16 @@ def _followed(file: Path, on_epoch: OnEpoch) -> Iterator[None]:
 
 
 def _write_epoch(file: Path, stage: str, row: Mapping[str, float]) -> None:
+    _append(file, [stage, dict(row)])
+
+
+def _write_line(file: Path, line: str) -> None:
+    _append(file, [None, line])
+
+
+def _append(file: Path, told: list[Any]) -> None:
     with file.open("a") as lines:
-        lines.write(json.dumps([stage, dict(row)]) + "\n")
+        lines.write(json.dumps(told) + "\n")
 
 
 def _write_task(folder: Path, recipe: Recipe, task: Task, checkpoints: Path | None) -> None:
@@ -194,7 +207,3 @@ def _read_result(folder: Path, recipe: Recipe, task: Task) -> Fitted:
     network = build_network(recipe.model, task.heads, task.tokenizers)
     network.load_state_dict(result.pop("network"))
     return Fitted(network.to(default_device()).eval(), **result)
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -2,8 +2,9 @@
 
 There are two kinds (PRECISION, "Reporting"). Metrics of the scores (F1, R@P95, curves) are over all products of the
 fold with text and picture, so that the whole model, its masked inputs and the unimodal baselines are compared on the
-same products. Certified metrics (recall and precision at the certified thresholds) are over all labelled products of
-the fold, with and without a picture (:mod:`catalog_enrichment.precision.certified_recall`).
+same products; where no product of the training data has a picture, over all products of the fold. Certified metrics
+(recall and precision at the certified thresholds) are over all labelled products of the fold, with and without a
+picture (:mod:`catalog_enrichment.precision.certified_recall`).
 
 True values that are not learned count in every denominator. Shapes: n products, V learned values.
 

@@ -61,7 +61,9 @@ def fit(
     candidates = search or (recipe.fit.kl_lambda,)
     best: tuple[float, Fitted] | None = None
     rows: list[dict[str, Any]] = []
-    for kl_lambda in candidates:
+    for number, kl_lambda in enumerate(candidates, start=1):
+        if len(candidates) > 1:
+            progress(f"{recipe.name}: kl_lambda {kl_lambda:g}, candidate {number} of {len(candidates)}")
         fitted = fitter.fit_model(weights, kl_lambda)
         row = {"kl_lambda": kl_lambda, **_choosing_metrics(fitted.network, task)}
         rows.append(row)

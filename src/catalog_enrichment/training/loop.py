@@ -26,6 +26,7 @@ from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import ModelInputs, MultiModalNet, parameter_groups
 from catalog_enrichment.models.spec import FitSpec, ModelSpec
+from catalog_enrichment.monitoring.stages import duration
 from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.training.examples import Examples
@@ -104,6 +105,7 @@ def run(
         progress(f"{inputs.name}: continues after epoch {state.epoch} from {inputs.checkpoints}")
     for row in state.history:
         inputs.on_epoch(inputs.name, row)
+    started, before = time.perf_counter(), state.epoch
     while state.epoch < spec.epochs and not (spec.patience and state.waited >= spec.patience):
         row = {"epoch": float(state.epoch + 1), **loop.epoch()}
         held_out = objective.held_out(network, inputs.examples, inputs.held_out)
@@ -111,9 +113,11 @@ def run(
         row |= {f"validation_loss/{name}": loss for name, loss in held_out.by_attribute.items()}
         state.history.append(row)
         inputs.on_epoch(inputs.name, row)
+        left = (spec.epochs - state.epoch) * (time.perf_counter() - started) / (state.epoch - before)
         progress(
             f"{inputs.name}: epoch {state.epoch}/{spec.epochs}, loss {row['train_loss']:.3f}, "
-            f"validation {row['validation_loss']:.3f}, {row['products_per_second']:.0f} products/s"
+            f"validation {row['validation_loss']:.3f}, {row['products_per_second']:,.0f} products/s"
+            + (f", at most {duration(left)} more" if left else "")
         )
         if row["validation_loss"] < state.best_loss:
             state.best, state.best_loss = copy.deepcopy(network.state_dict()), row["validation_loss"]

@@ -17,6 +17,7 @@ from catalog_enrichment.models.spec import Ensemble, Recipe
 from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.fit import Fitted, check_buildable
+from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.scoring import temperatures
 from catalog_enrichment.training.task import Split, Task, modalities_used, settings_of, task_of
 
@@ -63,9 +64,13 @@ class Members:
         """True where the members, taken together, use texts and pictures."""
         return modalities_used(member.model for member in recipes_of(self.recipe)) == "both"
 
-    def fit(self, fit: Callable[[Recipe, Task], Fitted]) -> None:
-        """Fit every member."""
-        self.fitted = [fit(member, task) for member, task in zip(self.named, self.tasks, strict=True)]
+    def fit(self, fit: Callable[[Recipe, Task], Fitted], progress: Progress) -> None:
+        """Fit every member; a line of progress begins each fit of a vote."""
+        self.fitted = []
+        for number, (member, task) in enumerate(zip(self.named, self.tasks, strict=True), start=1):
+            if len(self.tasks) > 1:
+                progress(f"{member.name}: model {number} of {len(self.tasks)}")
+            self.fitted.append(fit(member, task))
 
     def save(self, folder: Path) -> None:
         """Write the model version's folder, all but its certificates."""

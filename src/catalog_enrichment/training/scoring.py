@@ -15,6 +15,7 @@ from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, compute_types, has_value
 from catalog_enrichment.models.predictor import Predictor, Scorer, load_predictor
 from catalog_enrichment.models.spec import FusionSpec, ModelSpec, Recipe, SearchSpec
+from catalog_enrichment.monitoring.stages import duration
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
 from catalog_enrichment.precision.classification_metrics import fit_temperature
 from catalog_enrichment.training.dataset import Dataset, Labels
@@ -142,7 +143,7 @@ def evaluate(
 ) -> Evaluation:
     """Return certified metrics and metrics of the version on the test fold, in its first number type; if
     ``with_masking``, also with each input masked."""
-    evaluation, test = Evaluation(), where(split.folds.test, split.dataset.has_image)
+    evaluation, test = Evaluation(), _compared(split)
     scores_by_modality = {BOTH: version.scores[0]}
     for masked in get_args(MaskedInput)[1:] if with_masking else ():
         scores_by_modality[f"{masked}_masked"] = score(version.predictors[0], split.dataset, test, ignored, masked)
@@ -160,13 +161,20 @@ def add_baselines(
     evaluation: Evaluation, recipe: Recipe, split: Split, task: Task, fit: Callable[[Recipe, Task], Fitted]
 ) -> None:
     """Fit the recipe with one modality only and add its metrics, to show what the other modality contributes."""
-    test = where(split.folds.test, split.dataset.has_image)
+    test = _compared(split)
     for kind in BASELINES:
         model = replace(recipe.model, fusion=FusionSpec(kind=kind))
         fitted = fit(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
         scores = score(predictor_of(fitted, task, model), split.dataset, test, ignored)
         for label in task.labels.values():
             evaluation.add_modality(kind, label, scores, test, split.groups)
+
+
+def _compared(split: Split) -> Index:
+    """Return the products of the test fold that the metrics of scores are about: those with a picture, and all where
+    no product of the training data has a picture."""
+    has_image = split.dataset.has_image
+    return where(split.folds.test, has_image) if has_image.any() else split.folds.test
 
 
 def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:
@@ -181,11 +189,13 @@ def _by_length(predictor: Scorer, dataset: Dataset, index: Index) -> Index:
 
 def _reported(starts: range, progress: Progress) -> Iterator[int]:
     """Yield the positions at which batches start; every ten seconds a progress line gives the number of products
-    scored and the rate."""
+    scored, the rate and an estimate of the end."""
     started = reported = time.perf_counter()
     for start in starts:
         now = time.perf_counter()
         if now - reported > _PROGRESS_SECONDS:
-            progress(f"{start:,} products scored, {start / (now - started):,.0f} products/s")
+            rate, total = start / (now - started), starts.stop
+            left = duration((total - start) / rate)
+            progress(f"{start:,} of {total:,} products scored, {rate:,.0f} products/s, about {left} more")
             reported = now
         yield start

@@ -20,7 +20,7 @@ from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import Ensemble, FitSpec, Head, ModelSpec, Recipe
 from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.precision.units import Ints
-from catalog_enrichment.records import Cardinality, EarlierUses, stable_hash
+from catalog_enrichment.records import EarlierUses, stable_hash
 from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import (
@@ -231,11 +231,13 @@ def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Tas
     labelled and unlabelled products would differ for that reason alone. Raises DataContractError if no attribute can be
     learned."""
     train = split.folds.train
-    learned = {name: label.people_only_in(train) for name, label in labels.items() if _can_be_learned(label, train)}
+    why_not = not_learned(labels, train)
+    learned = {name: label.people_only_in(train) for name, label in labels.items() if name not in why_not}
     if not learned:
+        reasons = "; ".join(f"{name}: {why}" for name, why in why_not.items())
         raise DataContractError(
-            "no attribute can be learned: every value has fewer labelled products than training.min_label_count. "
-            "Check that the merchants' values are the dictionary's (the import counts what did not map)"
+            f"no attribute can be learned ({reasons}). Check that the merchants' values are the dictionary's (the "
+            "import counts what did not map)"
         )
     dataset = split.dataset
     texts = [text for product in train for text in (dataset.titles[product], dataset.descriptions[product])]
@@ -243,7 +245,10 @@ def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Tas
     return Task(Examples.of(dataset, model, tokenizers), tokenizers, learned, split.folds, split.groups)
 
 
-def _can_be_learned(labels: Labels, train: Index) -> bool:
-    """Return True with enough learned values: two for an attribute of cardinality ONE, one for MANY."""
-    needed = 2 if labels.cardinality is Cardinality.ONE else 1
-    return len(labels.values) >= needed and bool(labels.learnable[train].any())
+def not_learned(labels: Mapping[str, Labels], train: Index) -> dict[str, str]:
+    """Return attribute -> why no model can learn it from the products of ``train``, for those of which that is so."""
+    elsewhere = "no product of the train fold has one of its learned values"
+    found = {
+        name: label.too_few or ("" if label.learnable[train].any() else elsewhere) for name, label in labels.items()
+    }
+    return {name: why for name, why in found.items() if why}

@@ -59,6 +59,8 @@ def train(
         labels = task.labels_of(dataset, settings)
         split = task.resumable_split(dataset, config, recipe, earlier.uses)
         members = Members.of(recipe, split, labels)
+    for name, why in task.not_learned(labels, split.folds.train).items():
+        progress(f"warning: {name} is not learned: {why}")
     if split.certification_round.reason:
         progress(f"certification labels: {split.certification_round.reason}")
     if lost := earlier.lost({name: head.labels for name, head in members.tasks[0].heads.items()}):
@@ -66,7 +68,7 @@ def train(
         earlier = replace(earlier, refusal=lambda *_: lost)
 
     with stages("fit"):
-        members.fit(fit_one)
+        members.fit(fit_one, progress)
     with stages("calibrate"):
         members.save(folder)
         version = scoring.SavedVersion(folder, settings.compute_types, dataset)
@@ -86,15 +88,16 @@ def train(
         drift = version_facts.drift_references(version, certificates, labels, masking=members.multimodal)
         artifact.write_drift(folder, drift)
 
-    scores = version.scores[0]
+    scores, with_pictures = version.scores[0], members.multimodal and bool(dataset.has_image.any())
     with stages("evaluate"):
         decisions = held_out.held_out_decisions(split, labels, scores, certificates[0])
-        evaluation = scoring.evaluate(split, members.tasks[0], version, decisions, with_masking=members.multimodal)
-    if settings.unimodal_baselines and members.multimodal:
+        evaluation = scoring.evaluate(split, members.tasks[0], version, decisions, with_masking=with_pictures)
+    if settings.unimodal_baselines and with_pictures:
         with stages("baselines"):
             scoring.add_baselines(evaluation, recipes_of(recipe)[0], split, members.tasks[0], fit_one)
     differences = version_facts.compute_type_differences(version.scores, certificates, labels, dataset)
-    for warning in [*version_facts.compute_type_warnings(differences), *evaluation.check_modality_collapse()]:
+    collapsed = evaluation.check_modality_collapse() if with_pictures else []
+    for warning in [*version_facts.compute_type_warnings(differences), *collapsed]:
         progress(f"warning: {warning}")
     mistakes = held_out.mistakes(split, labels, scores, decisions, config.report.samples)
     return TrainedModel(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.records import within_bytes
 from catalog_enrichment.spark.frames import largest_groups
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ KEY = "shops"
 """In `runs.attributes`: :meth:`Counted.row`."""
 
 LIMIT = 100
-"""Shops that are counted by name."""
+"""Most shops that are counted by name, as far as they fit into :func:`within_bytes`."""
+
+MOST_CHARACTERS = 500
+"""Characters of a shop's id by which it is counted: the id of a refused row can be longer."""
 
 UNMAPPED = "unmapped_value"
 """The problem of a merchant's value that the dictionary lacks. It is no Reason, because nothing is refused for it."""
@@ -40,7 +44,8 @@ def largest(*counted: Problems, limit: int = LIMIT) -> dict[str, Any]:
         for shop, numbers in problems.items():
             total.setdefault(shop, Counter()).update(numbers)
     order = sorted((s for s in total if total[s].total()), key=lambda shop: (-total[shop].total(), shop))
-    named, others = order[:limit], order[limit:]
+    named = within_bytes(order[:limit])
+    others = order[len(named) :]
     rest = sum((total[shop] for shop in others), Counter[str]())
     return {
         "shops": {shop: dict(sorted(total[shop].items())) for shop in named},
@@ -61,7 +66,7 @@ def sums(problems: DataFrame) -> DataFrame:
     """Count the rows of ``problems`` (``shop_id``, ``problem``), per shop and in all, for :func:`largest_of`."""
     from pyspark.sql import functions as F
 
-    found = problems.select("problem", F.coalesce("shop_id", F.lit("")).alias("name"))
+    found = problems.select("problem", F.left(F.coalesce("shop_id", F.lit("")), F.lit(MOST_CHARACTERS)).alias("name"))
     number = found.groupingSets([("problem",), ("problem", "name")], "problem", "name").agg(
         F.count("*").alias("number")
     )
@@ -104,7 +109,7 @@ class Counted:
         totals: dict[str, int] = next((row["numbers"] for row in rows if row["by"] == ALL), {})
         shops = [row for row in rows if row["by"] == SHOP]
         shops.sort(key=lambda row: (-sum(row["numbers"].values()), row["name"]))
-        named = {row["name"]: row["numbers"] for row in shops[:LIMIT]}
+        named = dict(within_bytes((row["name"], row["numbers"]) for row in shops[:LIMIT]))
         return cls(totals, named, shops[0]["groups"] - len(named) if shops else 0)
 
     def row(self) -> dict[str, Any]:

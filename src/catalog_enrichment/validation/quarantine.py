@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.masking import MASK, NAMED_VALUE, USER_AND_PASSWORD
+from catalog_enrichment.masking import MASK, NAMED_VALUE, USER_AND_PASSWORD, WEB_HOOK
 from catalog_enrichment.records import QuarantineStage
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
+
+
+MOST_CHARACTERS = 2_000
+"""Characters that are kept of a product id: the id of a refused row can be of any length."""
 
 
 def quarantine_rows(
@@ -32,6 +36,8 @@ def quarantine_rows(
     }
     columns = {name: F.col(name) for name in frame.columns} | run_columns
     columns |= {name: _masked(columns[name]) for name in ("detail", "payload", "source_uri") if name in columns}
+    if "product_id" in columns:
+        columns["product_id"] = F.left(columns["product_id"], F.lit(MOST_CHARACTERS))
     schema = contract.spark_schema("quarantine")
     return frame.select(*(columns.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in schema))
 
@@ -41,4 +47,5 @@ def _masked(text: Column) -> Column:
     from pyspark.sql import functions as F
 
     without_users = F.regexp_replace(text, USER_AND_PASSWORD, f"://{MASK}@")
-    return F.regexp_replace(without_users, NAMED_VALUE, f"$1{MASK}")
+    without_paths = F.regexp_replace(without_users, WEB_HOOK, f"$1{MASK}")
+    return F.regexp_replace(without_paths, NAMED_VALUE, f"$1{MASK}")

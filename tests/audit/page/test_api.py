@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from PIL import Image
 
+from catalog_enrichment.audit import label_studio
+from catalog_enrichment.audit.page.site import Picture, ScaledPictures
 from catalog_enrichment.audit.review_records import Answer, ItemState, Purpose, RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.records import Cardinality
 
 from ..review_samples import item, outcome, sample, verdict
@@ -140,6 +146,7 @@ def test_pictures_are_scaled_or_say_why(site_config: Config, page_store: ReviewS
         (404, "the product has no such picture"),
     ]
     assert ana.refused("GET", "/pictures/nosuch/0")[0] == 404
+    assert ana.refused("GET", f"/pictures/{pictured.item_id}/-1")[0] == 422
     outside = ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py", "/pictures/../../etc/passwd/0")
     for path in outside:
         assert ana.send("GET", path)[0] == 404
@@ -213,3 +220,115 @@ def test_the_interface_is_described_and_only_by_this_server(store: ReviewStore, 
     assert {"/api/verdicts", "/api/samples/{sample_id}/next", "/api/samples/{sample_id}/disputes"} <= set(paths)
     assert ana.send("GET", "/docs")[0] == 404
     assert json.dumps(paths)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"/api/requests?after={10**30}", None),
+        ("GET", f"/api/requests?after=-{10**30}", None),
+        ("DELETE", f"/api/requests/{2**63}", {}),
+        ("GET", f"/pictures/{ONE.item_id}/{10**30}", None),
+        ("GET", f"/product-pictures/{10**30}?product_id=p001", None),
+        ("POST", "/api/verdicts", b'{"item_id": "\\ud800", "answer": "yes"}'),
+        ("POST", "/api/verdicts", b'{"item_id": "x", "answer": "other", "right_values": ["\\udfff"]}'),
+        ("POST", "/api/verdicts", b'{"\\ud800": 1}'),
+        ("POST", "/api/verdicts", _body(ONE) | {"seconds": 10**400}),
+        ("POST", "/api/verdicts", b'{"item_id": "x", "answer": "yes", "seconds": 1e999}'),
+        ("POST", "/api/verdicts", b'{"item_id": "x", "answer": "yes", "seconds": ' + b"9" * 5000 + b"}"),
+        ("POST", "/api/verdicts", b"[" * 30_000 + b"]" * 30_000),
+        ("POST", "/api/token", b'{"token": "\\ud800"}'),
+        ("POST", "/api/name", b'{"name": "\\ud800"}'),
+        ("POST", "/api/samples/s1/undo", b'{"\\ud800": true}'),
+        ("POST", "/api/requests", b'{"kind": "set", "product_id": "\\ud800", "attribute": "color"}'),
+        ("POST", "/api/requests", b'{"kind": "set", "product_id": "p", "attribute": "color", "reason": "\\ud800"}'),
+    ],
+)
+def test_numbers_and_texts_that_cannot_be_kept_are_refused(
+    store: ReviewStore, ana: Client, method: str, path: str, body: object
+) -> None:
+    status, headers, _ = ana.send(method, path, body)
+    assert status in (400, 422)
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert store.verdicts("s1") == {}
+    assert store.requests() == []
+
+
+def test_a_bug_is_answered_with_the_headers_of_every_answer(
+    store: ReviewStore, ana: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: ReviewStore) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(ReviewStore, "samples", fails)
+    status, headers, body = ana.send("GET", "/api/samples")
+    assert (status, json.loads(body)) == (500, {"error": "the server failed; its log says why"})
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "a secret detail" in caplog.text
+
+
+def test_a_third_verdict_and_another_adjudicator_change_nothing(store: ReviewStore, ana: Client, ben: Client) -> None:
+    for client in (ana, ben):
+        client.post("/api/verdicts", _body(ONE))
+    for name in ("Eve", "ana\u200b ", "\ufeffBen"):
+        someone = Client(ana.port, name)
+        for answer, adjudicates in (("no", False), ("no", True), ("yes", False)):
+            sent = {"answer": answer, "adjudicates": adjudicates}
+            if name == "Eve":
+                assert "is settled by now" in someone.refused("POST", "/api/verdicts", _body(ONE) | sent)[1]
+            elif adjudicates:
+                assert "judged the item" in someone.refused("POST", "/api/verdicts", _body(ONE) | sent)[1]
+            elif answer == "yes":
+                assert not someone.post("/api/verdicts", _body(ONE) | sent)["new"], "the same person, the same verdict"
+    assert outcome(store, ONE).reviewers == ("Ana", "Ben")
+    assert outcome(store, ONE).answer is Answer.YES
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["Zoë O'Neil", "zoe\u0308 O'Neil", " ZOË  O'NEIL\u200b", "Z\u00adoë\u2060 O'Neil", "Zo\u034fë O'Neil\u3164"],
+)
+def test_a_person_is_the_same_by_header_cookie_and_file(
+    store: ReviewStore, site_config: Config, tmp_path: Path, ana: Client, spelled: str
+) -> None:
+    store.add_verdict(verdict(ONE, "Zoë O'Neil"))
+    store.add_verdict(verdict(ONE, "Ben", Answer.NO))
+    by_header = Client(ana.port, spelled)
+    _, headers, _ = Client(ana.port).send("POST", "/api/name", {"name": spelled})
+    by_cookie = Client(ana.port, headers={"Cookie": headers["set-cookie"].split(";")[0]})
+    in_utf8 = Client(ana.port, headers={"X-Reviewer": spelled.encode().decode("latin-1")})
+    for client in (by_header, by_cookie, in_utf8):
+        assert "judged the item" in client.refused("POST", "/api/verdicts", _body(ONE, adjudicates=True))[1]
+        assert client.get("/api/samples/s1")["mine"] == 1
+    chosen = {"from_name": "answer", "type": "choices", "value": {"choices": ["no"]}}
+    by = {"id": 1, "email": spelled}
+    annotation = {"completed_by": by, "result": [chosen], "created_at": datetime.now(UTC).isoformat()}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([{"data": {"item_id": ONE.item_id}, "annotations": [annotation]}]))
+    summary = label_studio.import_results(store, load_dictionary(site_config), file)
+    assert summary["annotations"] == {"added": 1}
+    assert [given.answer for given in store.verdicts_of(ONE.item_id)] == [Answer.NO, Answer.NO], "no third person"
+
+
+def test_slow_pictures_leave_threads_for_everything_else(
+    page_store: ReviewStore, ana: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_store.add_sample(sample(), [ONE])
+    answered = Event()
+
+    def slow(_: ScaledPictures, uri: str, version: str) -> Picture:
+        answered.wait(30)
+        return Picture(b"", "image_timeout")
+
+    monkeypatch.setattr(ScaledPictures, "get", slow)
+    with ThreadPoolExecutor(60) as threads:
+        pictures = [threads.submit(ana.send, "GET", f"/pictures/{ONE.item_id}/0") for _ in range(60)]
+        time.sleep(1)
+        try:
+            began = time.monotonic()
+            assert len(ana.get("/api/samples")) == 1
+            assert time.monotonic() - began < 5
+            assert not any(picture.done() for picture in pictures)
+        finally:
+            answered.set()
+        assert {picture.result()[0] for picture in pictures} == {404}

@@ -248,7 +248,7 @@ def test_reviewers_who_differ_about_a_value_see_it_in_words(page_store: ReviewSt
     assert _violations(page) == []
     page.locator("[data-answer=none]").click()
     page.locator("#done").wait_for()
-    assert "Saved: has none." in page.locator("#said").inner_text()
+    page.locator("#said", has_text="Saved: has none.").wait_for(state="attached")
     assert outcome(page_store, asked).answer is Answer.NONE
 
 

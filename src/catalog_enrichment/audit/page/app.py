@@ -6,27 +6,31 @@ secrets: a person who has the token can give any name.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from catalog_enrichment.audit.page import guard, html
+from catalog_enrichment.audit.page.guard import Role, TooManyGuessesError
 from catalog_enrichment.audit.page.site import (
-    LONGEST_NAME,
     NAME_COOKIE,
     TOKEN_COOKIE,
+    NotAllowedError,
     NotFoundError,
     Site,
     UnnamedError,
     reviewer_of,
+    role_of,
     site_of,
 )
 from catalog_enrichment.audit.review_records import (
@@ -37,22 +41,34 @@ from catalog_enrichment.audit.review_records import (
     RequestKind,
     Verdict,
     person_key,
-    plain_name,
+    person_name,
     request_of,
 )
 from catalog_enrichment.errors import CatalogEnrichmentError, DataContractError, TemporaryFailure
 
 STATIC = Path(__file__).parent / "static"
 _DAYS_90 = 90 * 24 * 3600
-_WITHOUT_TOKEN = ("/static/", "/api/token", "/sign-in")
+_WITHOUT_TOKEN = ("/api/token", "/sign-in")
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+"""A whole number that SQLite can hold."""
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_text(cls, given: Any) -> Any:
+        """Refuse halves of surrogate pairs, which JSON can name and which neither SQLite nor an answer can hold."""
+        try:
+            json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text has half of a surrogate pair, which is no character") from None
+        return given
+
 
 class NameBody(_Body):
-    name: str = Field(max_length=LONGEST_NAME)
+    name: str = Field(max_length=400)
 
 
 class TokenBody(_Body):
@@ -95,34 +111,53 @@ def create_app(site: Site) -> FastAPI:
     app.middleware("http")(_guarded)
     app.add_exception_handler(CatalogEnrichmentError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    for kind in (NotFoundError, UnnamedError):
+    for kind in (NotAllowedError, NotFoundError, UnnamedError):
         app.add_exception_handler(kind, _refused)
     return app
 
 
 async def _guarded(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
-    site: Site = request.app.state.site
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    refused = site.guard.refusal(request.method, headers)
-    path = request.url.path
-    bearer = headers.get("authorization", "").removeprefix("Bearer ")
-    known = any(site.guard.knows_token(given) for given in (request.cookies.get(TOKEN_COOKIE, ""), bearer))
-    if refused is not None:
-        response: Response = JSONResponse({"error": refused[1]}, refused[0])
-    elif not known and not path.startswith(_WITHOUT_TOKEN):
-        if path.startswith(("/api/", "/pictures/", "/product-pictures/")):
-            response = JSONResponse({"error": "this server asks for its token"}, 401)
-        else:
-            response = html.sign_in(request, 401)
-    else:
-        response = await serve(request)
+    path = request.scope["path"]  # that is routed; the path of request.url may come from the Host header
+    try:
+        response = await _answer(request, path, serve)
+    except TooManyGuessesError as problem:
+        response = JSONResponse({"error": str(problem)}, 429, {"Retry-After": str(problem.seconds)})
+    except Exception:
+        logging.getLogger(__name__).exception("%s %s failed", request.method, path)
+        response = JSONResponse({"error": "the server failed; its log says why"}, 500)
     for name, value in guard.HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
     return response
 
 
-_STATUSES: dict[type[Exception], int] = {TemporaryFailure: 503, NotFoundError: 404, UnnamedError: 401}
+async def _answer(request: Request, path: str, serve: Callable[[Request], Awaitable[Response]]) -> Response:
+    site: Site = request.app.state.site
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if (refused := site.guard.refusal(request.method, headers)) is not None:
+        return JSONResponse({"error": refused[1]}, refused[0])
+    role = site.guard.role_of_session(request.cookies.get(TOKEN_COOKIE, ""))
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        role = max(role, site.guard.role_of_token(bearer.strip(), _address(request)))
+    request.state.role = role
+    if role is not Role.STRANGER or path in _WITHOUT_TOKEN or path.startswith("/static/"):
+        return await serve(request)
+    if path.startswith(("/api/", "/pictures/", "/product-pictures/")):
+        return JSONResponse({"error": "this server asks for its token"}, 401)
+    return html.sign_in(request, 401)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+_STATUSES: dict[type[Exception], int] = {
+    TemporaryFailure: 503,
+    NotFoundError: 404,
+    NotAllowedError: 403,
+    UnnamedError: 401,
+}
 
 
 def _refused(_: Request, problem: Exception) -> Response:
@@ -140,21 +175,19 @@ def _invalid(_: Request, problem: Exception) -> Response:
 
 
 @api.post("/token")
-def give_token(request: Request, body: TokenBody) -> Response:
-    """Take the server's token and keep it in a cookie."""
+async def give_token(request: Request, body: TokenBody) -> Response:  # async: guesses are counted by a single thread
+    """Take the server's token, or the managers', and keep in a cookie that it was given."""
     site = site_of(request)
-    if not site.guard.knows_token(body.token):
+    role = site.guard.role_of_token(body.token, _address(request))
+    if role is Role.STRANGER:
         return JSONResponse({"error": "this is not the server's token; serve_audit printed it when it started"}, 401)
-    return _with_cookie(site, TOKEN_COOKIE, body.token)
+    return _with_cookie(site, TOKEN_COOKIE, site.guard.sessions[role])
 
 
 @api.post("/name")
 def give_name(request: Request, body: NameBody) -> Response:
     """Take the person's name and keep it in a cookie."""
-    name = plain_name(body.name)
-    if not name or not name.isprintable():
-        raise DataContractError("give a name that can be printed, so that others know whose verdicts these are")
-    return _with_cookie(site_of(request), NAME_COOKIE, quote(name))
+    return _with_cookie(site_of(request), NAME_COOKIE, quote(person_name(body.name)))
 
 
 def _with_cookie(site: Site, name: str, value: str) -> Response:
@@ -217,12 +250,14 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
     """Keep the person's verdict; the same verdict sent again changes nothing."""
     site, name = site_of(request), reviewer_of(request)
-    item = site.item(body.item_id)
+    item, by_manager = site.item(body.item_id), role_of(request) is Role.MANAGER
+    if body.adjudicates and site.guard.manager_token and not by_manager:
+        raise NotAllowedError("only a manager adjudicates here: sign in with the managers' token")
     given = body.model_dump() | {"right_values": tuple(body.right_values)}
     verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
     site.check_values(item.attribute, verdict.right_values)
     found = site.store.sample(item.sample_id)
-    new = site.store.add_verdict(verdict, request_of(found, item, verdict))
+    new = site.store.add_verdict(verdict, request_of(found, item, verdict), by_manager)
     return {"new": new, "state": site.state_of(found, name)}
 
 
@@ -237,8 +272,10 @@ def undo(request: Request, sample_id: str, body: UndoBody) -> dict[str, Any]:
     found = site.sample(sample_id)
     if (verdict := site.store.newest_verdict(sample_id, name, body.adjudicates)) is None:
         raise DataContractError("there is no verdict of yours to take back")
-    withdraw_it = site.store.withdraw_answer if found.purpose is Purpose.SUGGESTIONS else site.store.withdraw_verdict
-    withdraw_it(verdict.item_id, name)
+    if found.purpose is Purpose.SUGGESTIONS:
+        site.store.withdraw_answer(verdict.item_id, name)
+    else:
+        site.store.withdraw_verdict(verdict.item_id, name, by_manager=role_of(request) is Role.MANAGER)
     applied = site.store.applied_answers(verdict.item_id, name)
     return {
         "question": site.question(site.store.item(verdict.item_id)),
@@ -258,7 +295,7 @@ def attribute_values(request: Request, attribute: str) -> dict[str, Any]:
 
 
 @api.get("/requests")
-def requests(request: Request, product_id: str = "", after: int = 0) -> list[dict[str, Any]]:
+def requests(request: Request, product_id: str = "", after: Number = 0) -> list[dict[str, Any]]:
     """Return what people asked for; if a product is named, only about it."""
     store = site_of(request).store
     found = store.requests_about(product_id) if product_id else store.requests(after)
@@ -266,9 +303,12 @@ def requests(request: Request, product_id: str = "", after: int = 0) -> list[dic
 
 
 @api.post("/requests")
-def ask(request: Request, body: RequestBody) -> dict[str, Any]:
+async def ask(request: Request, body: RequestBody) -> dict[str, Any]:
     """Keep a request about a product; a job applies it later."""
-    site, name = site_of(request), reviewer_of(request)
+    return await site_of(request).slowly(lambda: _asked(site_of(request), body, reviewer_of(request)))
+
+
+def _asked(site: Site, body: RequestBody, name: str) -> dict[str, Any]:
     explained = site.products.explained(site.product(body.product_id))
     attribute = next((found for found in explained if found["attribute"] == body.attribute), None)
     if attribute is None:
@@ -286,7 +326,7 @@ def ask(request: Request, body: RequestBody) -> dict[str, Any]:
 
 
 @api.delete("/requests/{request_id}")
-def withdraw(request: Request, request_id: int) -> dict[str, Any]:
+def withdraw(request: Request, request_id: Number) -> dict[str, Any]:
     """Withdraw a request that still waits, and the answer to a suggestion that it came with."""
     site, name = site_of(request), reviewer_of(request)
     if not site.store.withdraw_request(request_id, name):
@@ -295,18 +335,22 @@ def withdraw(request: Request, request_id: int) -> dict[str, Any]:
 
 
 @files.get("/pictures/{item_id}/{number}")
-def picture(request: Request, item_id: str, number: int) -> Response:
+async def picture(request: Request, item_id: str, number: Number) -> Response:
     """Return a picture of an item by its place; its file or address comes from the item and not from the request."""
     site = site_of(request)
-    return _picture(site, site.item(item_id).images, number)
+    return await site.slowly(lambda: _picture(site, site.item(item_id).images, number))
 
 
 @files.get("/product-pictures/{number}")
-def product_picture(request: Request, number: int, product_id: str) -> Response:
+async def product_picture(request: Request, number: Number, product_id: str) -> Response:
     site = site_of(request)
-    stored = site.product(product_id)["images"] or ()
-    images = tuple((image["uri"] or "", image["version"] or "") for image in stored if image)
-    return _picture(site, images, number)
+
+    def read() -> Response:
+        stored = site.product(product_id)["images"] or ()
+        images = tuple((image["uri"] or "", image["version"] or "") for image in stored if image)
+        return _picture(site, images, number)
+
+    return await site.slowly(read)
 
 
 def _picture(site: Site, images: tuple[tuple[str, str], ...], number: int) -> Response:

@@ -60,8 +60,12 @@ def _judging(request: Request, sample_id: str, mode: str, shop: str) -> Response
 
 
 @pages.get("/products")
-def products(request: Request, q: str = "", product_id: str = "") -> Response:
+async def products(request: Request, q: str = "", product_id: str = "") -> Response:
     """Return one product, or the search for products."""
+    return await site_of(request).slowly(lambda: _products(request, q, product_id))
+
+
+def _products(request: Request, q: str, product_id: str) -> Response:
     site = site_of(request)
     if not product_id:
         found = site.products.search(q) if q.strip() else []
@@ -103,6 +107,6 @@ def _page(request: Request, template: str, status: int = 200, **values: Any) -> 
     given = values | {
         "reviewer": reviewer_of(request, needed=False),
         "applied_by": APPLIED_BY,
-        "asks_token": bool(site_of(request).guard.token),
+        "asks_token": site_of(request).guard.asks_token,
     }
     return HTMLResponse(web_pages.render("audit/page/templates", template, given), status)

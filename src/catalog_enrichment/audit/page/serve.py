@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog_enrichment.audit.page.guard import TOKEN_VARIABLE, Guard, is_loopback
+from catalog_enrichment.audit.page.guard import MANAGER_VARIABLE, TOKEN_VARIABLE, Guard, is_loopback
 from catalog_enrichment.audit.page.products import ProductReader
 from catalog_enrichment.audit.page.site import ScaledPictures, Site
 from catalog_enrichment.audit.review_store import ReviewStore
@@ -42,14 +42,18 @@ def store_path(config: Config, given: str | None) -> Path:
 
 
 def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stderr) -> Guard:
-    """Return the guard, with the token in :data:`TOKEN_VARIABLE`; elsewhere than on loopback a missing token is made
-    and printed. Raises ConfigError for a token that is too short and a public URL that is none."""
+    """Return the guard, with the tokens in :data:`TOKEN_VARIABLE` and :data:`MANAGER_VARIABLE`.
+
+    Elsewhere than on loopback a missing token for reviewers is made and printed. Raises ConfigError for a token that is
+    too short and a public URL that is none.
+    """
     token = environment.get(TOKEN_VARIABLE, "").strip()
     if not token and (not is_loopback(listen.host) or listen.public_url):
         token = secrets.token_urlsafe(24)
         say(f"this server is reached from elsewhere and asks for a token, which is printed only here: {token}")
         say(f"(set {TOKEN_VARIABLE} to choose it)")
-    return Guard(host=listen.host, public_url=listen.public_url, token=token)
+    manager_token = environment.get(MANAGER_VARIABLE, "").strip()
+    return Guard(host=listen.host, public_url=listen.public_url, token=token, manager_token=manager_token)
 
 
 def site_of(config: Config, store: ReviewStore, guard: Guard) -> Site:
@@ -68,6 +72,7 @@ def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr
     import uvicorn
 
     from catalog_enrichment.audit.page.app import create_app
+    from catalog_enrichment.audit.page.connections import timed
 
     guard = guard_of(listen, os.environ, say)
     with ReviewStore(path) as store, bound(listen) as listening:
@@ -76,10 +81,11 @@ def serve_audit(config: Config, path: Path, listen: Listen, say: Say = to_stderr
         host = f"[{listen.host}]" if ":" in listen.host else listen.host
         say(f"review page: {listen.public_url or f'http://{host}:{port}/'} (stop with Ctrl-C)")
         say(f"samples and verdicts are kept in {path}")
-        if guard.token and not guard.secure:
+        if guard.asks_token and not guard.secure:
             say("warning: without https the token can be read on the way: set up a proxy with https (--public-url)")
         settings = uvicorn.Config(
             app,
+            http=timed(),
             log_level="warning",
             server_header=False,
             proxy_headers=False,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Semaphore
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, unquote_to_bytes
 
 from PIL import Image
 
-from catalog_enrichment.audit.page.guard import Guard
+from catalog_enrichment.audit.page.guard import Guard, Role
 from catalog_enrichment.audit.page.products import ProductReader
-from catalog_enrichment.audit.review_records import Item, ReviewSample, agreement, plain_name
+from catalog_enrichment.audit.review_records import Item, ReviewSample, agreement, person_name
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Dictionary
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 NAME_COOKIE, TOKEN_COOKIE = "audit_name", "audit_token"
-LONGEST_NAME = 80
+
+T = TypeVar("T")
 
 SIZE = 640
 """Pixels of a picture's side: sharp on a phone, and about 40 kB."""
@@ -34,6 +37,8 @@ KEPT = 1_500
 """Scaled pictures that are kept in memory: about 60 MB."""
 AT_ONCE = 2
 """Pictures that are decoded at the same time: a picture of 50 million pixels needs 150 MB."""
+SLOW_AT_ONCE = 12
+"""Requests for pictures and products that are worked on at the same time, of the 40 threads that all requests share."""
 
 
 class NotFoundError(Exception):
@@ -42,6 +47,10 @@ class NotFoundError(Exception):
 
 class UnnamedError(Exception):
     """Answered with status 401: the request does not say who the person is."""
+
+
+class NotAllowedError(Exception):
+    """Answered with status 403: only a manager may do this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,17 @@ class Site:
     pictures: ScaledPictures
     products: ProductReader
     guard: Guard
+    slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOW_AT_ONCE))
+
+    async def slowly(self, work: Callable[[], T]) -> T:
+        """Return the result of ``work``, which waits for a picture's server or reads a table to its end.
+
+        It runs in a thread, and never in so many that other requests would wait for a thread.
+        """
+        from fastapi.concurrency import run_in_threadpool
+
+        async with self.slow:
+            return await run_in_threadpool(work)
 
     def sample(self, sample_id: str) -> ReviewSample:
         """Return the sample. Raises NotFoundError."""
@@ -161,9 +181,23 @@ def site_of(request: Request) -> Site:
     return site
 
 
+def role_of(request: Request) -> Role:
+    """Return the role of the person who sent the request."""
+    role: Role = request.state.role
+    return role
+
+
 def reviewer_of(request: Request, needed: bool = True) -> str:
-    """Return the person's name. Raises UnnamedError where the request has no name and it is ``needed``."""
-    name = plain_name(unquote(request.headers.get("x-reviewer") or request.cookies.get(NAME_COOKIE, "")))
-    if needed and not name:
-        raise UnnamedError("say who you are first: the header X-Reviewer, or the name on the first page")
-    return name[:LONGEST_NAME]
+    """Return the person's name.
+
+    Raises UnnamedError where the request has no name and it is ``needed``, and DataContractError for what is no name.
+    """
+    given = request.headers.get("x-reviewer") or request.cookies.get(NAME_COOKIE, "")
+    if not given:
+        if needed:
+            raise UnnamedError("say who you are first: the header X-Reviewer, or the name on the first page")
+        return ""
+    try:
+        return person_name(unquote_to_bytes(given.encode("latin-1")).decode())
+    except UnicodeDecodeError:
+        raise DataContractError("the name in the header X-Reviewer is not in UTF-8, percent-encoded") from None

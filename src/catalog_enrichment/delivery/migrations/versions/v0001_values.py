@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import context, op
 
+from catalog_enrichment.delivery.postgres import quoted
+
 revision = "0001"
 down_revision = None
 
@@ -79,13 +81,13 @@ _TABLES = (
 
 
 def upgrade() -> None:
-    schema = context.config.attributes["schema"]
+    schema = quoted(context.config.attributes["schema"])
     for statement in _TABLES:
         op.execute(statement.format(schema=schema))
 
 
 def downgrade() -> None:
-    schema = context.config.attributes["schema"]
+    schema = quoted(context.config.attributes["schema"])
     op.execute(f"DROP VIEW {schema}.catalog_values")
     for table in ("deliveries", "position", "merchant_values", "delivered_values"):
         op.execute(f"DROP TABLE {schema}.{table}")
