@@ -280,7 +280,7 @@ def test_totals_of_a_ledger_and_what_was_active_before_one_of_its_runs(spark: Sp
     state = ledger.LedgerState(7, events)
     totals = state.totals
     assert (totals.human_events, totals.corrections) == (1, 2)
-    assert totals.run_ids == {"run-1", "audit-1", "rollback-1"}
+    assert set(totals.asserted_at) == {"run-1", "audit-1", "rollback-1"}
     assert totals.last_asserted_at == stamp("any", 3).asserted_at
     active = {name: {row["product_id"] for row in state.before(name).active().events.collect()}
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip

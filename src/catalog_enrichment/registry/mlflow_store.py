@@ -288,10 +288,17 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def all_versions(client: MlflowClient, name: str) -> list[Any]:
     """Return every version of the registered model; none if there is no such model."""
+    from mlflow.exceptions import MlflowException
+
     versions: list[Any] = []
     token = None
     while True:
-        page = client.search_model_versions(f"name='{name}'", page_token=token)
+        try:
+            page = client.search_model_versions(f"name='{name}'", page_token=token)
+        except MlflowException as problem:
+            if problem.error_code in _NOT_FOUND:
+                return versions
+            raise
         versions += page
         if not (token := page.token):
             return versions
