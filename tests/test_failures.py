@@ -28,6 +28,12 @@ CRASHED = "Python worker exited unexpectedly (crashed)"
 ASKED = "API request to http://u/api/x failed with"
 
 
+@pytest.fixture(autouse=True)
+def no_wait_for_the_jvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JVM of other tests' Spark lives, so waiting for its end would take all the time."""
+    monkeypatch.setattr(failures, "_SECONDS_TO_END", 0.05)
+
+
 def wrapped(problem: BaseException) -> Exception:
     """As a library raises it: inside an error of its own."""
     outer = RuntimeError("the write failed")
@@ -139,6 +145,7 @@ except Exception as problem:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("what", "key"), [("java", "spark.driver_memory"), ("python", "enrich.batch_bytes")])
 def test_memory_that_every_try_lacks_is_told_from_a_lost_jvm_and_a_bug(what: str, key: str, tmp_path: Path) -> None:

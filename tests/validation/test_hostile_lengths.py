@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .. import sample_catalog
 from ..sample_catalog import listing, table
 
@@ -22,6 +24,7 @@ TOO_LONG: dict[str, tuple[dict[str, Any], str]] = {
 """What is long -> the row, and why it is refused."""
 
 
+@pytest.mark.slow
 def test_i7_texts_of_any_length_are_quarantined_and_change_no_other_row(spark: Any, tmp_path: Path) -> None:
     sample = sample_catalog.build(tmp_path / "sample", spark)
     good = [listing(number) for number in range(60)]

@@ -17,6 +17,7 @@ from catalog_enrichment.ingest.guess import Given
 from tests.wild.projects import read_rows, start
 
 COLOURS = ("Red", "Blue")
+SLOW = pytest.mark.slow
 
 
 def shirts(number: int) -> Iterator[tuple[int, str, str]]:
@@ -123,15 +124,18 @@ def bigcommerce_new(number: int = 6) -> str:
          ["https://a/0.jpg", "https://a/0-v.jpg"], {"color": ["Red, matt", "Blue", "Red"]}),
         ("Magento", "a.csv", magento(), "M0", "Red shirt 0",
          ["/m/0.jpg", "/m/0-a.jpg", "/m/0-b.jpg"], {"color": ["Red"]}),
-        ("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Red shirt 0",
-         ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
+        pytest.param("Google Merchant Center", "a.tsv", google_tsv(), "G0", "Red shirt 0",
+         ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}, marks=SLOW),
         ("Google Merchant Center", "a.xml", google_xml(), "G0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-a.jpg", "https://a/0-b.jpg"], {"color": ["Red"]}),
-        ("Akeneo", "a.csv", akeneo(), "A0", "Red shirt 0", ["files/0.jpg"], {"color": ["Red"]}),
-        ("Amazon listings", "a.txt", amazon_report(), "A0", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
+        pytest.param("Akeneo", "a.csv", akeneo(), "A0", "Red shirt 0",
+         ["files/0.jpg"], {"color": ["Red"]}, marks=SLOW),
+        pytest.param("Amazon listings", "a.txt", amazon_report(), "A0", "Red shirt 0",
+         ["https://a/0.jpg"], {"color": ["Red"]}, marks=SLOW),
         ("Amazon inventory template", "a.txt", amazon_template(), "A0", "Red shirt 0",
          ["https://a/0.jpg", "https://a/0-o.jpg"], {"color_name": ["Red"]}),
-        ("BigCommerce", "a.csv", bigcommerce(), "40", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red", "Green"]}),
+        pytest.param("BigCommerce", "a.csv", bigcommerce(), "40", "Red shirt 0",
+         ["https://a/0.jpg"], {"color": ["Red", "Green"]}, marks=SLOW),
         ("BigCommerce", "a.csv", bigcommerce_new(), "40", "Red shirt 0", ["https://a/0.jpg"], {"color": ["Red"]}),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
