@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,17 @@ def test_names_that_no_mapping_can_have_are_said(tmp_path: Path) -> None:
     columns, _ = columns_of(read_sample(file))
     assert {name for name, column in columns.items() if column.kind is Kind.UNUSABLE} == {"", "_source_uri", "\ud800"}
     assert guessed(file).attributes == {}
+
+
+def test_objects_and_keys_with_values_are_no_values(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"P{n}", "title": f"Lamp number {n}", "specs": [{"name": "Color", "options": [["Red", "Blue"][n % 2]]}]}
+        for n in range(60)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    guesses = guess(read_sample(tmp_path / "a.json"), tmp_path / "a.json", Given(columns={}, min_count=2))
+    assert {name: found.column for name, found in guesses.attributes.items()} == {"color": "key:Color"}
+    lines = [f"P{n},Lamp number {n},Size~{['S', 'M'][n % 2]}:x,Length = {n % 3} mm" for n in range(60)]
+    (tmp_path / "b.csv").write_text("\n".join(["id,title,odd,length", *lines]))
+    other = guess(read_sample(tmp_path / "b.csv"), tmp_path / "b.csv", Given(columns={}, min_count=2))
+    assert "keys with values" in other.unused["length"]

@@ -180,6 +180,8 @@ class FileColumn:
         """
         if self.kind not in (Kind.TEXT, Kind.LIST) or self.looks_like_files or self.looks_like_times:
             return ""
+        if self.looks_like_pairs:
+            return ""
         cells = Counter(text for texts in self.texts for text in texts)
         if self.joined_by:
             return self.joined_by if any(self.joined_by in cell for cell in cells) else ""

@@ -85,7 +85,10 @@ def _no_title(column: FileColumn) -> str:
     if column.kind is not Kind.TEXT:
         return f"{column.kind}, not text"
     if column.filled < ENOUGH_TITLES:
-        return f"filled in {percent(column.filled)} of the rows, the import needs {ENOUGH_TITLES:.0%}"
+        return (
+            f"filled in {percent(column.filled)} of the rows, the import needs {ENOUGH_TITLES:.0%} (--id COLUMN "
+            "--merge-rows, if several rows are one product)"
+        )
     return "" if column.distinct >= 0.1 else f"only {column.different:,} different values"
 
 

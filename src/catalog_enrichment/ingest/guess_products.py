@@ -125,7 +125,8 @@ def _pair_text(values: Sequence[Any]) -> str:
     pairs = [pairs_in(text) for text in texts]
     keys = Counter(key for found in pairs for key in found)
     frequent = [key for key, number in keys.items() if number >= 0.3 * len(texts) and len(key.split()) <= 4]
-    several = sum(len(found) > 1 for found in pairs)
-    if sum(map(bool, pairs)) < 0.8 * len(texts) or not frequent or several < 0.5 * len(texts):
+    # a single pair may be any text with a colon, unless it is JSON
+    clear = sum(len(found) > 1 or text.lstrip()[:1] in "[{" for found, text in zip(pairs, texts, strict=True))
+    if sum(map(bool, pairs)) < 0.8 * len(texts) or not frequent or clear < 0.5 * len(texts):
         return ""
     return f"its texts hold keys with values: {', '.join(frequent[:3])}"
