@@ -182,7 +182,7 @@ _RULES = (
         error=ConfigError,
         message="Spark's JVM ran out of memory: {where}. Another try ends the same way: raise spark.driver_memory (of "
         "executors spark.executor.memory in spark.conf), or lower enrich.batch_bytes",
-        texts=("java.lang.OutOfMemoryError",),
+        texts=("java.lang.OutOfMemoryError", "SparkOutOfMemoryError"),
         link=_jvm_out_of_memory,
     ),
     _Rule(

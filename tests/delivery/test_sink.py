@@ -426,3 +426,18 @@ def test_a_table_that_somebody_has_locked_is_waited_for_and_then_given_up(
         with pytest.raises(TemporaryFailure, match="holds a lock"):
             impatient.deliver(versions)
     assert impatient.deliver(versions)["upserted"] == 1
+
+
+def test_a_database_that_refuses_every_row_moves_no_position(database: Database, versions: Versions) -> None:
+    """A trigger for maintenance is no property of the rows: they would be skipped until they change."""
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    database.deliver(versions)
+    before = database.rows()
+    database.query(f"ALTER TABLE {S}.delivered_values ADD CHECK (product_id = 'a')")
+    versions.show({(f"p{n}", "color"): value("Red") for n in range(300)}, "run-2")
+    with pytest.raises(DataContractError, match=r"refuses every row, 200 so far.*violates check constraint"):
+        database.deliver(versions)
+    assert database.rows() == before
+    database.query(f"ALTER TABLE {S}.delivered_values DROP CONSTRAINT delivered_values_product_id_check")
+    assert database.deliver(versions)["upserted"] == 300
+    assert database.rows() == versions.seen()

@@ -282,6 +282,7 @@ class DeltaTables:
             )
             with suppress(CommitFailedError):  # the earlier holder committed at this moment: try again, after it
                 delta.create_write_transaction([], "append", delta.schema(), commit_properties=properties)
+                self._sync_log(table)
                 return
         raise TemporaryFailure(f"{self.location(table)} cannot be fenced: other jobs kept writing to it. Run again")
 

@@ -138,6 +138,8 @@ def opened(place: Storage, name: str, rows: int | None) -> Iterator[pq.ParquetFi
         raise MissingFileError(
             f"{place.uri}/{name}, a file that the table's log names, is not there. {WAY_OUT}"
         ) from None
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowException, KeyError, OSError) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:  # a disk or a network, not the content
             raise

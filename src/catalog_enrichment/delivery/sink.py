@@ -42,6 +42,10 @@ _ABOUT_ALL_ROWS = ("23502", "22P03", "22P04")
 """The states among them that no row causes: a null in a column that an administrator added, and a COPY in a form that
 the server does not read."""
 
+_ALL_REFUSED = 200
+"""Refused rows, with no row taken, after which the cause is not in the rows: a trigger for maintenance, or a missing
+reference."""
+
 _STAGE = """
 CREATE TEMPORARY TABLE staged (
     number bigint NOT NULL, gone boolean NOT NULL, product_id text NOT NULL, attribute text NOT NULL,
@@ -225,6 +229,11 @@ class PostgresSink:
             refused = "UPDATE pg_temp.staged SET gone = true WHERE number = %s RETURNING product_id, attribute"
             product_id, attribute = self._row(refused, (numbers.start,))
             applied.skip(product_id, attribute, why)
+            if not applied.upserted and applied.skipped >= _ALL_REFUSED:
+                raise DataContractError(
+                    f"the database refuses every row, {applied.skipped:,} so far, the last with: {why}. Nothing was "
+                    "applied. Is a trigger or a constraint in the way?"
+                ) from problem
 
     def _lock(self) -> None:
         """Lock deliveries until the transaction ends. Raises TemporaryFailure if another delivery has the lock."""

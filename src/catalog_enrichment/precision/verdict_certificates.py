@@ -138,7 +138,7 @@ def _why_failed(fold: AuditedFold, first: ThresholdTest, rule: PrecisionRule, us
     needed = products_needed(_sample(fold, first.threshold), rule.target, next_delta, correlation=1.0)
     advice = "the error rate itself is too high: a better model is needed"
     if np.isfinite(needed):
-        more = ceil((needed - first.accepted) * len(fold.scores) / first.accepted)
+        more = max(1, ceil((needed - first.accepted) * len(fold.scores) / first.accepted))
         advice = f"draw and judge about {more:,} more, or train a better model"
     return (
         f"{first.wrong} of {first.accepted} audited values are wrong at the first threshold, {first.threshold:.4f} "
