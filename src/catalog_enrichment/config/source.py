@@ -78,7 +78,7 @@ class MappingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VariantsConfig:
-    """How several rows of a file are one product: its texts are those of its own row, or of its first row that has
+    """Rows of a file that are one product: its texts are those of its own row, or of its first row that has
     them, and its pictures and values are those of all its rows. All mapped columns of a file are kept in memory."""
 
     same_id: bool = True
@@ -181,7 +181,7 @@ class SourceConfig:
     min_volume_ratio: float = 0.5
     """The snapshot must have at least this share of the rows of the last import."""
     min_attribute_ratio: float = 0.5
-    """Of every attribute, the share of the products with a value must be at least this share of that in the last
+    """The share of the products that have a value of an attribute must be at least this share of that in the last
     import."""
 
     def __post_init__(self) -> None:

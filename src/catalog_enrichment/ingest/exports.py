@@ -18,7 +18,7 @@ class Export:
 
     name: str
     needs: tuple[str, ...]
-    """Columns by which it is recognised: all of them, in any case."""
+    """Columns by which it is recognised: all of them, in any case; `|` stands between two of which either will do."""
     roles: Mapping[str, tuple[str, ...]]
     """Key of `source.mapping` -> columns, or templates; those that the file has are taken."""
     variants: Mapping[str, object] = field(default_factory=dict)
@@ -220,22 +220,7 @@ EXPORTS = (
     ),
     Export(
         name="Akeneo",
-        needs=("sku", "categories", "enabled", "family"),
-        roles={
-            "product_id": ("sku", "identifier"),
-            "title": ("name", "name-{*}"),
-            "description": ("description", "description-{*}"),
-            "category": ("categories",),
-            "image_uris": ("image", "picture", "main_image", "picture-{*}"),
-            "shop_id": (),
-        },
-        categories_joined_by=",",
-        no_attributes=r"enabled|family|groups|parent|.*_association.*|.*-(groups|products|product_models)|price.*|"
-        r"created|updated",
-    ),
-    Export(
-        name="Akeneo",
-        needs=("identifier", "categories", "enabled", "family"),
+        needs=("sku|identifier", "categories", "enabled", "family"),
         roles={
             "product_id": ("sku", "identifier"),
             "title": ("name", "name-{*}"),
@@ -278,7 +263,9 @@ class Recognised:
 def recognise(names: Sequence[str]) -> Recognised | None:
     """Return the export that has these columns; None if it is none that is known."""
     known = {_plain(name): name for name in reversed(names)}
-    export = next((e for e in EXPORTS if all(_plain(need) in known for need in e.needs)), None)
+    export = next(
+        (e for e in EXPORTS if all(any(_plain(n) in known for n in need.split("|")) for need in e.needs)), None
+    )
     if export is None:
         return None
     roles = {role: [c for form in forms for c in _columns(form, known)] for role, forms in export.roles.items()}
@@ -312,7 +299,7 @@ def _plain(name: str) -> str:
 
 def header_names() -> frozenset[str]:
     """Return the names, in lower case, by which an export's header can be told from lines above it."""
-    return frozenset(need for export in EXPORTS for need in export.needs)
+    return frozenset(name for export in EXPORTS for need in export.needs for name in need.split("|"))
 
 
 def _columns(form: str, known: Mapping[str, str]) -> list[str]:

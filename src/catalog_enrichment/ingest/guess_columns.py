@@ -226,7 +226,7 @@ _EXACT_TITLES = frozenset((0, place) for place in range(6))
 _MANY_ROWS = 20
 """Rows from which a text that repeats is not taken for a description."""
 _BY_LENGTH = {"title": 1, "description": -1}
-"""Of texts without a telling name the shortest is taken for the title, the longest for the description."""
+"""The shortest of texts without a telling name is taken for the title, the longest for the description."""
 
 
 def guess_role(name: str, columns: Sequence[FileColumn]) -> Guess:

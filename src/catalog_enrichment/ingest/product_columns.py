@@ -107,14 +107,14 @@ def _image_folder(source: ProductSource, config: SourceConfig, base: Path) -> st
 
 @dataclass(frozen=True, slots=True)
 class _PictureFolders:
-    """Where paths of pictures start."""
+    """The folders that paths of pictures start at."""
 
     relative: str
-    """Where relative paths start."""
+    """The folder of relative paths."""
     source: str
     """The folder of the source."""
     given: bool
-    """Whether `source.image_folder` names ``relative``: paths like /m/1.jpg are below it then."""
+    """True if `source.image_folder` names ``relative``: paths like /m/1.jpg are below it then."""
 
 
 def _selectors(mapping: MappingConfig) -> dict[str, list[str]]:

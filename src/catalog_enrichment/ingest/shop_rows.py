@@ -41,12 +41,12 @@ _VALUES = ("value", "values", "val", "option", "options", "content")
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """What one product's row is made of."""
+    """The rule by which rows of a file become rows of products."""
 
     id_selectors: tuple[str, ...] = ()
     """The selectors of `mapping.product_id`; only columns and templates over columns count here."""
     same_id: bool = False
-    """Whether rows with the same product id are one product."""
+    """True if rows with the same product id are one product."""
     parent: str = ""
     """Column with the id of the product that a row is a variant of."""
     view: str = ""

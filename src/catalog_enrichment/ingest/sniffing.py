@@ -1,6 +1,7 @@
 """Finds out how a text file is written: its encoding, the separator of its columns, and the row with their names.
 
-Encodings are guessed by charset-normalizer and separators by DuckDB's CSV sniffer, both from the file's start.
+Encodings are guessed by charset-normalizer. The separator is the character that parts most of the first records into
+the same number of cells; DuckDB's CSV sniffer says whether names or data stand in the first row.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Sniffed:
     header_row: int
     """Number of the record with the columns' names, from 1; 0: there seems to be none."""
     why: str
-    """What the separator was recognised by, and which rows are skipped."""
+    """The separator in words, and the rows that are skipped."""
 
 
 def encodings_of(sample: bytes, file: Path) -> list[str]:
@@ -99,14 +100,12 @@ def sniff(head: str, known: frozenset[str], recognises: Recognises) -> Sniffed |
     likely = max(_SEPARATORS, key=lambda separator: _regularity(lines, separator))
     if _regularity(lines, likely) == (0, 0):
         return None
-    found = _duckdb(text, likely)
-    separator = likely if found is None else found[0]
-    records = first_records(lines, separator, HEADER_RECORDS)
-    row = header_row(records, known, recognises, has_header=found is None or found[1])
-    why = f"its columns are separated by {_SEPARATORS[separator]}"
+    records = first_records(lines, likely, HEADER_RECORDS)
+    row = header_row(records, known, recognises, has_header=_has_header(text, likely))
+    why = f"its columns are separated by {_SEPARATORS[likely]}"
     if row > 1:
         why += f"; {'the first row is' if row == 2 else f'the first {row - 1} rows are'} above the columns' names"
-    return Sniffed(separator, row, why)
+    return Sniffed(likely, row, why)
 
 
 def _regularity(lines: Sequence[str], separator: str) -> tuple[int, int]:
@@ -119,19 +118,19 @@ def _regularity(lines: Sequence[str], separator: str) -> tuple[int, int]:
     return (number, width) if width > 1 else (0, 0)
 
 
-def _duckdb(text: str, likely: str) -> tuple[str, bool] | None:
-    """Return the separator and whether DuckDB sees a header with it; None if it cannot tell."""
+def _has_header(text: str, separator: str) -> bool:
+    """Return whether DuckDB sees a header; True if it cannot tell."""
     import duckdb
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "head.csv"
         file.write_text(text, encoding="utf-8", errors="replace", newline="")
         try:
-            query = "select Delimiter, HasHeader from sniff_csv(?, delim = ?, ignore_errors = true)"
-            found = duckdb.connect().execute(query, [str(file), likely]).fetchone()
+            query = "select HasHeader from sniff_csv(?, delim = ?, ignore_errors = true)"
+            found = duckdb.connect().execute(query, [str(file), separator]).fetchone()
         except duckdb.Error:
-            return None
-    return None if found is None else (str(found[0]), bool(found[1]))
+            return True
+    return found is None or bool(found[0])
 
 
 def header_row(
