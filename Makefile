@@ -12,7 +12,7 @@ PINNED := --verify-hashes --constraint constraints.txt --build-constraint constr
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores ops mutants docs constraints build clean wild lowest
+.PHONY: help setup demo audit_demo test test-slow lint types check compare fashion promise scale audit_loop bench faults faults_stores lifecycle ops mutants docs constraints build clean wild lowest
 
 help:            ## list the targets
 	@grep -E '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -84,6 +84,9 @@ faults: setup    ## kill jobs, tasks and executors, fill disks and import hostil
 
 faults_stores: setup ## the same with an S3 server under the catalog and with the delivery to PostgreSQL; servers, jobs and leases fail
 	$(BIN)/python -m tests.benchmarks.faults_stores
+
+lifecycle: setup ## a year of a shop in one run: 52 imports and nights with all that happens to a catalog; prints the year's table
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.lifecycle.year --table
 
 ops: setup       ## prove what is in deploy/: alert rules, cron, Airflow, image, manifests, Spark's GPU settings (10 minutes with Airflow)
 	$(BIN)/python -m tests.deploy.proofs $(PROOF)

@@ -23,7 +23,7 @@ from catalog_enrichment import cli
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.context import Context, load_dictionary
+from catalog_enrichment.context import Context, follow_dictionary, load_dictionary
 from catalog_enrichment.enrichment import pipeline
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.ingest import job
@@ -68,8 +68,6 @@ attributes = { color = "color", material = "material" }
 recipe = "recipes:demo.toml"
 [report]
 samples = 2
-[images.fetch]
-allowed_folders = ["FEED", "feed"]
 """
 
 
@@ -112,13 +110,13 @@ class SampleCatalog:
     def context(self) -> Context:
         catalog = Catalog(self.config.path("catalog"), self.spark)
         assert self.spark is not None
-        return Context(self.config, self.spark, catalog, load_dictionary(self.config))
+        return Context(self.config, self.spark, catalog, follow_dictionary(self.config, catalog).dictionary)
 
     def with_settings(self, *overrides: str) -> SampleCatalog:
         return replace(self, config=load_config(self.file, list(overrides)))
 
     def copy_to(self, folder: Path) -> SampleCatalog:
-        """A copy to change. Its MLflow store still finds the models' files in this folder."""
+        """A copy to change."""
         shutil.copytree(self.folder, folder)
         return SampleCatalog(folder, load_config(folder / "config.toml"), self.spark)
 
@@ -137,8 +135,7 @@ class SampleCatalog:
 def build(folder: Path, spark: SparkSession | None = None) -> SampleCatalog:
     """A folder with config, dictionary and pictures; no products and no model yet."""
     (folder / "feed").mkdir(parents=True)
-    # a copy's products have the pictures of the original
-    (folder / "config.toml").write_text(CONFIG.replace("FEED", str(folder / "feed")))
+    (folder / "config.toml").write_text(CONFIG)
     (folder / "attributes.json").write_text(json.dumps(DICTIONARY))
     for number in range(6):
         (folder / "feed" / f"{number}.jpg").write_bytes(jpeg((40 * number, 255 - 40 * number, 90)))

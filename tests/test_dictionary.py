@@ -86,6 +86,7 @@ def test_an_attribute_applies_to_its_categories_and_all_below(
         ([COLOR | {"name": "size (EU)"}], "letters, digits, _ and -"),
         ([COLOR | {"name": "a/b"}], "letters, digits, _ and -"),
         ([COLOR, COLOR], "twice"),
+        ([COLOR, COLOR | {"name": "Color"}], "differ in case alone"),
     ],
 )
 def test_a_bad_dictionary_is_a_config_error(tmp_path: Path, attributes: list[dict[str, Any]], complaint: str) -> None:

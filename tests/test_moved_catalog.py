@@ -1,59 +1,70 @@
-"""A catalog and a model store that were moved are read."""
+"""A catalog that was moved or copied, with its model store and its pictures, goes on where it is."""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.operations import explain, rollback
+from catalog_enrichment.report import run_report
 
 from . import sample_catalog
-from .sample_catalog import SampleCatalog, listing, values
+from .sample_catalog import PRODUCTS, SampleCatalog, listing, values
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_moved_catalog_and_store_go_on(tmp_path: Path, spark: SparkSession) -> None:
-    """The root of the config with catalog, MLflow store, artifacts and dictionary; the feed stays where it was."""
-    sample = sample_catalog.build(tmp_path / "first", spark)
-    feed = tmp_path / "feed"
-    shutil.move(sample.folder / "feed", feed)
-    text = sample.file.read_text().replace("feed/products.jsonl", f"{feed}/products.jsonl")
-    sample.file.write_text(re.sub(r"allowed_folders = .*", f'allowed_folders = ["{feed}"]', text))
-    (sample.folder / "feed").mkdir()
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_catalog_goes_on_in_another_folder(copied: bool, tmp_path: Path, spark: SparkSession) -> None:
+    """With config, dictionary, feed, pictures, MLflow store and artifacts, by paths that are relative to the config.
 
-    def feed_with(*more: dict[str, Any]) -> None:
-        lines = [json.dumps(row) for row in (*(listing(number) for number in range(8)), *more)]
-        (feed / "products.jsonl").write_text("\n".join(lines) + "\n")
-
-    sample = sample.with_settings()
-    feed_with()
+    The original of a copy is still there, and of no use: all its files are empty.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    sample = sample_catalog.build(first, spark)
+    sample.feed([listing(number) for number in range(PRODUCTS)])
     sample.import_products()
     sample_catalog.register(sample, tmp_path, seed=1)
     sample.promotion.promote("1", expected_current=None)
-    first = sample_catalog.enrich(sample)
+    enriched = sample_catalog.enrich(sample)
     seen = values(sample)
 
-    shutil.move(sample.folder, tmp_path / "second")
-    moved = SampleCatalog(tmp_path / "second", load_config(tmp_path / "second" / "config.toml"), spark)
+    originals: set[Path] = set()
+    if copied:
+        shutil.copytree(first, second)
+        originals = {file for file in first.rglob("*") if file.is_file()}
+        for file in originals:
+            file.write_bytes(b"")
+    else:
+        shutil.move(first, second)
+    moved = SampleCatalog(second, load_config(second / "config.toml"), spark)
     assert values(moved) == seen
+    assert moved.import_products()["status"] == "nothing_to_do"
     assert sample_catalog.enrich(moved)["status"] == "nothing_to_do"
-    feed_with(listing(9))
-    assert moved.import_products()["new"] == 1
-    assert sample_catalog.enrich(moved)["predicted"] == 1
+
+    moved.feed([listing(number) for number in range(PRODUCTS + 1)])
+    imported = moved.import_products()
+    assert (imported["new"], imported["changed"]) == (1, 0)
+    added = sample_catalog.enrich(moved)
+    assert (added["predicted"], added["unusable_images"]) == (1, {})
+    page = run_report.write_report(moved.context().catalog, moved.config, added["run_id"])
+    assert page.is_relative_to(second)
     (product, attribute) = next(iter(values(moved, "model")))
     assert explain.explain_value(moved.context(), product, attribute)["certificate_numbers"]
-    rollback.rollback_run(moved.context().catalog, first["run_id"])
+    rollback.rollback_run(moved.context().catalog, enriched["run_id"])
     assert len(values(moved, "model")) < len(seen)
+
     sample_catalog.register(moved, tmp_path, seed=2)
-    assert moved.registry.resolve(version="2").artifact.is_relative_to(tmp_path / "second")
-    assert not (tmp_path / "first").exists()
+    moved.promotion.promote("2", expected_current="1")
+    assert moved.model().artifact.is_relative_to(second)
+    again = sample_catalog.enrich(moved)
+    assert (again["predicted"], again["unusable_images"]) == (PRODUCTS + 1, {}), "pictures of the copy are read"
+    assert {file for file in first.rglob("*") if file.is_file()} == originals, "the copy has written to the original"
+    assert sum(file.stat().st_size for file in originals) == 0

@@ -1,5 +1,7 @@
-"""Airflow DAG: a new model version every week, and its promotion if the gate lets it pass.
+"""Airflow DAG: a new model version every week if enough labels are new, and its promotion if the gate lets it pass.
 
+Every training uses certification labels, so that a training from the same labels costs and hardly helps: it is left out
+where fewer than ``if_new`` labelled products are new since the newest training.
 Where the gate refuses or cannot tell (exit 3) the task fails without a retry and the champion stays; a person looks at
 the training's page and decides. None of these tasks takes the catalog's write lock, so that the night does not wait for
 them. ``promote``: false leaves every promotion to a person.
@@ -13,14 +15,21 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 from catalog_jobs import ANY_TIME, SETTINGS, call
 
+PARAMS = {"promote": Param(True, type="boolean"), "if_new": Param(1000, type="integer", minimum=0)}
 
-@dag(schedule="30 3 * * 0", params={"promote": Param(True, type="boolean")}, **SETTINGS)
+
+@dag(schedule="30 3 * * 0", params=PARAMS, **SETTINGS)
 def train_model_weekly() -> None:
     """train_model, promote_model --dry-run (what readers would see change), then promote_model."""
 
     @task(execution_timeout=timedelta(hours=20), **ANY_TIME)
-    def train_model() -> str:
-        return str(call("train_model")["model_version"])
+    def train_model(params: dict[str, Any] | None = None) -> str:
+        summary = call("train_model", ["--if-new", str((params or {})["if_new"])])
+        return str(summary.get("model_version", ""))
+
+    @task.short_circuit(**ANY_TIME)
+    def is_new(version: str) -> bool:
+        return bool(version)
 
     @task(retries=1, **ANY_TIME)
     def preview(version: str) -> dict[str, Any]:
@@ -35,7 +44,7 @@ def train_model_weekly() -> None:
         return call("promote_model", ["--to-version", version])
 
     version = train_model()
-    preview(version) >> is_wanted() >> promote_model(version)
+    is_new(version) >> preview(version) >> is_wanted() >> promote_model(version)
 
 
 train_model_weekly()

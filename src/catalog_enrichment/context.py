@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import dictionary, resources
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import renames, runs, value_names
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.catalog.value_names import Followed
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError
@@ -48,16 +49,25 @@ def open_context(config: Config, app_name: str, catalog: Catalog | None = None) 
 
     Callers check before what can be wrong with config and registry.
     """
-    attributes = load_dictionary(config)
     catalog = catalog or Catalog.of(config)
+    followed = follow_dictionary(config, catalog)
     spark = session.start(config, app_name)
-    return Context(config, spark, catalog.on(spark), attributes)
+    return Context(config, spark, catalog.on(spark), followed.dictionary)
+
+
+def follow_dictionary(config: Config, catalog: Catalog) -> Followed:
+    """Return what the config's dictionary means in ``catalog``, which from now on calls renamed values by their new
+    names, also before a job has written the renames."""
+    followed = value_names.follow(renames.events(catalog), load_dictionary(config))
+    catalog.names = followed.names
+    return followed
 
 
 @contextmanager
-def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
+def open_for_writing(config: Config, app_name: str, dry_run: bool = False) -> Iterator[Context]:
     """Do as :func:`open_context` for the jobs that change the catalog, which run one at a time.
 
+    What the dictionary has renamed is written first, as a run of its own, but for a dry run.
     Raises GateRefused, before Spark starts, if another job is writing to the same catalog, and ConfigError if
     `catalog.path` cannot be a folder or `images.store` is another catalog's.
     """
@@ -67,7 +77,10 @@ def open_for_writing(config: Config, app_name: str) -> Iterator[Context]:
         _make_folder(folder)
     with catalog.writing():
         StoredPictures.of(config.pictures()).claim(folder or catalog.storage.uri)
-        yield open_context(config, app_name, catalog)
+        context = open_context(config, app_name, catalog)
+        if not dry_run:
+            renames.write_pending(context.catalog, follow_dictionary(config, context.catalog), context.say)
+        yield context
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ class Attribute:
     """Category paths it applies to, each with everything below it; empty: all."""
     enabled: bool = True
     """false: nothing is predicted, and the next run retracts the model values."""
+    was: dict[str, str] = field(default_factory=dict)
+    """Earlier name -> the canonical value that it is called now; several of a value: they were merged."""
 
     def applies_to(self, category: str | None) -> bool:
         """Return whether a product of this category can have the attribute; True for a product without a category.
@@ -51,11 +53,12 @@ class Attribute:
         return not self.categories or not category or any(is_below(category, root) for root in self.categories)
 
     def spellings(self, language: str | None = None) -> dict[str, str]:
-        """Return spelling (:func:`spelling`) -> canonical value, also of the aliases of all languages.
+        """Return spelling (:func:`spelling`) -> canonical value, also of earlier names and of the aliases of all
+        languages.
 
         A spelling in several languages has the meaning it has in ``language``; canonical values come before aliases.
         """
-        canonical: dict[str, str] = {}
+        canonical = {spelling(text, language): value for text, value in self.was.items()}
         for name in sorted(self.aliases, key=lambda name: name == language):  # ``language`` last: it overwrites
             canonical.update({spelling(text, language): value for text, value in self.aliases[name].items()})
         return canonical | {spelling(value, language): value for value in self.values}
@@ -63,6 +66,15 @@ class Attribute:
     def canonical(self, text: str, language: str | None = None) -> str | None:
         """Return the canonical value that ``text`` is a spelling of; None if it is of none."""
         return self.spellings(language).get(spelling(text, language))
+
+    def with_name(self, name: str, value: str) -> Attribute:
+        """Return the attribute with ``name`` as a canonical value (``name`` is ``value``), or as an earlier name of
+        ``value``."""
+        values = tuple(other for other in self.values if other != name)
+        was = {text: meaning for text, meaning in self.was.items() if text != name}
+        if name == value:
+            return replace(self, values=(*values, name), was=was)
+        return replace(self, values=values, was={**was, name: value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,8 @@ class Dictionary:
         return {
             fold(text)
             for attribute in self.attributes.values()
-            for text in (*attribute.values, *(alias for aliases in attribute.aliases.values() for alias in aliases))
+            for texts in (attribute.values, attribute.was, *attribute.aliases.values())
+            for text in texts
         }
 
     def hash(self) -> str:
@@ -149,12 +162,21 @@ def category_path(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _ValueRow:
+    """A value that has, or had, other names in the catalog."""
+
+    value: str
+    was: list[str]
+    """Its earlier names, of which several were merged into it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _AttributeRow:
     """An attribute as the file has it (schemas/attributes)."""
 
     name: str
     cardinality: Literal["one", "many"]
-    values: list[str]
+    values: list[str | _ValueRow]
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
     enabled: bool = True
@@ -166,25 +188,37 @@ class _AttributeRow:
                 f"name {self.name!r} must be at most 60 letters, digits, _ and -, and begin with a letter or digit: it "
                 "becomes part of metrics and files"
             )
-        if not self.values:
+        names, earlier = self.canonical(), [text for text, _ in self.earlier()]
+        if not names:
             raise ValueError(f"{self.name}: values must not be empty")
-        if unusable := [value for value in self.values if not value.strip() or value != value.strip()]:
+        if unusable := [value for value in (*names, *earlier) if not value.strip() or value != value.strip()]:
             raise ValueError(f"{self.name}: values must not be blank or have blanks around them: {unusable[:5]}")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError(f"{self.name}: a value is repeated: {self.values}")
+        if repeated := sorted({value for value in (*names, *earlier) if (*names, *earlier).count(value) > 1}):
+            raise ValueError(
+                f"{self.name}: a value is repeated: {repeated[:5]}. A name is in the list once, as a value or as an "
+                'earlier name ("was") of a value'
+            )
         named = {value for aliases in self.aliases.values() for value in aliases.values()}
-        if unknown := sorted(named - set(self.values)):
+        if unknown := sorted(named - set(names)):
             raise ValueError(f"{self.name}: aliases of values that are not listed: {unknown}")
         for language in (None, _TURKIC[0], *self.aliases):
             self._check_spellings(language)
 
+    def canonical(self) -> list[str]:
+        """Return the values, by the names that they have now."""
+        return [value if isinstance(value, str) else value.value for value in self.values]
+
+    def earlier(self) -> list[tuple[str, str]]:
+        """Return every earlier name with the value that it is called now."""
+        return [(text, row.value) for row in self.values if not isinstance(row, str) for text in row.was]
+
     def _check_spellings(self, language: str | None) -> None:
         """Raise ValueError for two spellings of one language that are the same for the import and mean two values."""
         meanings: dict[str, tuple[str, str]] = {}
-        aliases = self.aliases.get(language, {}) if language else {}
-        for text, value in [*((value, value) for value in self.values), *aliases.items()]:
+        aliases, names = self.aliases.get(language, {}) if language else {}, self.canonical()
+        for text, value in [*((value, value) for value in names), *self.earlier(), *aliases.items()]:
             first, meaning = meanings.setdefault(spelling(text, language), (text, value))
-            if meaning != value or (first != text and {first, text} <= set(self.values)):
+            if meaning != value or (first != text and {first, text} <= set(names)):
                 where = f" in {language}" if language else ""
                 raise ValueError(
                     f"{self.name}: {first!r} and {text!r} cannot be told apart{where}, and stand for "
@@ -213,8 +247,11 @@ def load(path: Path) -> Dictionary:
     except ValueError as problem:
         raise ConfigError(f"{path} is not a usable attribute dictionary: {problem}") from None
     rows = strict.build(_File, content, where=str(path)).attributes
-    if len({row.name for row in rows}) < len(rows):
-        raise ConfigError(f"{path}: an attribute is defined twice: {[row.name for row in rows]}")
+    if len({unicodedata.normalize("NFKC", row.name).casefold() for row in rows}) < len(rows):
+        raise ConfigError(
+            f"{path}: an attribute is defined twice: {[row.name for row in rows]}. Names that differ in case alone are "
+            "the same file and the same metric on some systems"
+        )
     return Dictionary({row.name: _attribute(row) for row in rows})
 
 
@@ -229,7 +266,8 @@ def _attribute(row: _AttributeRow) -> Attribute:
     return Attribute(
         name=row.name,
         cardinality=Cardinality(row.cardinality),
-        values=tuple(row.values),
+        values=tuple(row.canonical()),
+        was=dict(row.earlier()),
         aliases=row.aliases,
         categories=tuple(map(category_path, row.categories)),
         enabled=row.enabled,

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     NEAR_MISS = "near_miss"
     BELOW_THRESHOLD = "below_threshold"
     VALUE_NOT_IN_POOL = "value_not_in_pool"
+    VALUE_REMOVED = "value_removed"
+    """The dictionary does not list the value any more; also the reason of the event that retracts it."""
     NO_CERTIFICATE = "no_certificate"
     CERTIFICATE_MISMATCH = "certificate_mismatch"
     CERTIFICATE_EXPIRED = "certificate_expired"
@@ -65,19 +67,29 @@ class Reason(StrEnum):
     REMOVED_BY_PERSON = "removed_by_person"
     # retract events without a decision of their own
     CONTENT_CHANGED = "content_changed"
+    CATEGORY_CHANGED = "category_changed"
     SWITCHED_OFF = "switched_off"
     SUPERSEDED = "superseded"
+    PRODUCT_GONE = "product_gone"
     ROLLED_BACK = "rolled_back"
 
 
 TRANSIENT = frozenset({Reason.IMAGE_UNREACHABLE})
 """Reasons about a picture that may be gone when it is tried again: no decision is made on the text alone."""
 
-JUDGED = frozenset({Reason.NEAR_MISS, Reason.BELOW_THRESHOLD, Reason.VALUE_NOT_IN_POOL, Reason.REFUSED_BY_PERSON})
+JUDGED = frozenset(
+    {
+        Reason.NEAR_MISS,
+        Reason.BELOW_THRESHOLD,
+        Reason.VALUE_NOT_IN_POOL,
+        Reason.VALUE_REMOVED,
+        Reason.REFUSED_BY_PERSON,
+    }
+)
 """Reasons that a score was too low to be published, or the value is known to be wrong: older model values of the
 attribute are retracted."""
 
-WITHOUT_DECISION = frozenset({Reason.SWITCHED_OFF, Reason.CONTENT_CHANGED})
+WITHOUT_DECISION = frozenset({Reason.PRODUCT_GONE, Reason.SWITCHED_OFF, Reason.CONTENT_CHANGED})
 """Reasons of retractions that need no decision: a value that was retracted so after its attribute's newest decision is
 decided again as soon as a run may decide it."""
 
@@ -311,12 +323,23 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
         "a person said that there is no {case.attribute}{case.in_brackets}: no model writes a value until that is "
         "undone"
     ),
+    Reason.VALUE_REMOVED: (
+        "{case.subject} is not written: the dictionary does not list the value that the model finds any more; listed "
+        "again, the next run decides it again"
+    ),
+    Reason.CATEGORY_CHANGED: (
+        "the model value was retracted because the product moved to a category or language that the certificate does "
+        "not cover; label products of it, and train a version"
+    ),
     Reason.CONTENT_CHANGED: (
         "the model value was retracted because the content changed; the newest decision wrote no other"
     ),
     Reason.SWITCHED_OFF: (
         "the model value was retracted because its attribute, shop or category was switched off, or the attribute did "
         "not apply to the product's category; switched on again, the next run decides it again"
+    ),
+    Reason.PRODUCT_GONE: (
+        "the value was retracted because its product was removed; if the product comes back, the next run decides it"
     ),
     Reason.SUPERSEDED: "the model value was retracted because its score is now too low",
     Reason.ROLLED_BACK: (
@@ -331,6 +354,10 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
 
 def attribute_disabled(attribute: str) -> str:
     return f'{attribute} is switched off: set "enabled": true in the dictionary'
+
+
+def attribute_removed(attribute: str) -> str:
+    return f"{attribute} is not in the dictionary any more: nothing of it is predicted"
 
 
 def switched_off(switch: str, who: str, why: str) -> str:
@@ -354,6 +381,9 @@ def person_took_back(attribute: str) -> str:
     return f"{attribute} was left to a person, whose word was taken back: the next run of enrich_catalog decides it"
 
 
+CONFIRMED_SINCE = "An audit has confirmed the certificate since: the next run of enrich_catalog decides again"
+
+
 def decision_not_stored(values: Sequence[str], run_id: str) -> str:
     return f"{_quoted(values)} was written by run {run_id}, whose decision about it is not stored"
 
@@ -367,8 +397,10 @@ def seen_after_rollback(run_id: str, wrote: str | None) -> str:
 # --- what a run did not write ----------------------------------------------------------------------------------------
 
 DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY = "drift", "paused", "unseen"
+STOPPED_KEY, DIFFERENCES_KEY = "stopped", "label_differences"
 """Keys in the column `attributes` of a run's row: the strata whose scores have drifted, the switches that are not on,
-and the slices that no certificate covers."""
+the slices that no certificate covers; the attributes that were not decided and why, and sentences about other
+differences between the model's labels and the dictionary."""
 
 RunAttributes = Mapping[str, Any]
 """The column `attributes` of a run's row in `runs`."""
@@ -389,11 +421,17 @@ def drifted(attributes: RunAttributes) -> list[str]:
     return [f"{row['attribute']} {row['stratum']} is paused: {row['why']}" for row in pauses]
 
 
+def stopped(attributes: RunAttributes) -> list[str]:
+    """Return a line per attribute that was not decided because something is wrong with it."""
+    return [f"{name} was not decided: {why}" for name, why in attributes.get(STOPPED_KEY, {}).items()]
+
+
 def not_covered(attributes: RunAttributes) -> list[str]:
-    """Return a line per switch that is not on, but for those of :func:`drifted`, and per attribute with slices that
-    certification never saw."""
+    """Return a line per attribute that was not decided, per difference between model and dictionary, per switch that
+    is not on, but for those of :func:`drifted`, and per attribute with slices that certification never saw."""
     own = {f"stratum {line}" for line in drifted(attributes)}
-    lines = [f"not on: {line}" for line in attributes.get(PAUSED_KEY, []) if line not in own]
+    lines = [*stopped(attributes), *attributes.get(DIFFERENCES_KEY, [])]
+    lines += [f"not on: {line}" for line in attributes.get(PAUSED_KEY, []) if line not in own]
     for name, slices in attributes.get(UNSEEN_KEY, {}).items():
         named = ", ".join(f"{of} ({products:,} products)" for of, products in slices.items())
         lines.append(f"{name} is not certified for: {named}")

@@ -66,6 +66,8 @@ class RunKind(StrEnum):
     BACKFILL = "backfill"
     ROLLBACK = "rollback"
     SET_VALUE = "set_value"
+    DELETE = "delete"
+    """Deleted products and what is stored about them."""
     MAINTAIN = "maintain"
     SAMPLE = "sample"
     """Drew a sample for reviewers."""
@@ -75,6 +77,8 @@ class RunKind(StrEnum):
     """Took back what a certificate had allowed."""
     RECERTIFY = "recertify"
     """Issued new certificates from audited values."""
+    RENAME = "rename"
+    """Gave values the names that the dictionary has for them now."""
     CERTIFY = "certify"
     """Issued certificates without training."""
 
@@ -88,6 +92,9 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     """An error ended it; what it had published by then is visible. A killed attempt leaves no row."""
 
+
+PRODUCTS_REMOVED = ("deleted", "gone")
+"""Counts in `runs` of the products that an import removed: the source deleted them, or has them no longer."""
 
 NOTHING_TO_DO, DRY_RUN = "nothing_to_do", "dry_run"
 """Statuses of a job's summary that change nothing and leave no row in the `runs` table."""

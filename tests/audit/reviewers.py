@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def judge(sample: SampleCatalog, sample_id: str, answer: Callable[[Item], Given 
             store.add_verdict(verdict(item, reviewer, chosen, *right, answered_at=datetime.now(UTC)))
 
 
-def ingested(sample: SampleCatalog, **given: Any) -> dict[str, Any]:
+def ingested(sample: SampleCatalog, said: list[str] | None = None, **given: Any) -> dict[str, Any]:
+    """Take in the verdicts; return the job's summary. ``said`` gets the lines that the job prints."""
+    context = sample.context()
     with store_of(sample) as store:
-        return ingest_verdicts.audit_ingest(sample.context(), store, **given)
+        context = context if said is None else replace(context, say=said.append)
+        return ingest_verdicts.audit_ingest(context, store, **given)

@@ -18,6 +18,7 @@ from catalog_enrichment.errors import ConfigError, DataContractError, GateRefuse
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
 from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.registry.promotion import PromotionRequest
+from catalog_enrichment.registry.trained_model import BY_VERDICTS
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
 from . import audit_rows
@@ -101,7 +102,7 @@ def test_verdicts_certify_a_version_that_is_promoted_and_writes(enriched: Sample
     assert sum(color.histogram) == color.unlabelled_products > 0
     assert 0 < color.accept_rate <= 1
     assert not table(loose, "label_uses")
-    assert loose.registry.lineage("3")[reissue.BY_VERDICTS] == "1"
+    assert loose.registry.lineage("3")[BY_VERDICTS] == "1"
     (row,) = (row for row in certify_rows(loose) if row["status"] == "succeeded")
     assert (row["run_id"], row["model_version"]) == (done["run_id"], "1")
 

@@ -16,7 +16,9 @@ from catalog_enrichment.catalog import review_tables, runs, switches
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.operations.explain import explain_value
 from catalog_enrichment.operations.rollback import rollback_run
+from catalog_enrichment.precision.audit_statistics import AuditEstimate
 
 from ..catalog.catalog_rows import run_row
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, register, table, values
@@ -61,7 +63,12 @@ def test_a_no_retracts_and_blocks_a_correction_is_a_human_value(enriched: Sample
         return (other_color(item.value),) if item.product_id == other[0] else Answer.YES
 
     judge(enriched, summary["sample_id"], answer)
-    dry = ingested(enriched, dry_run=True)
+    said: list[str] = []
+    dry = ingested(enriched, said, dry_run=True)
+    [line] = [" ".join(line.split()) for line in "\n".join(said).splitlines() if line.startswith("color")]
+    assert line.startswith(f"color with text and picture {len(colors)} 2 ")
+    assert "retracted 2; at least" in line
+    assert said[-1] == "nothing is written: this is a dry run"
     assert (dry["status"], dry["refused"], dry["human_sets"]) == ("dry_run", 2, 1)
     assert values(enriched, "model")[no] == color_no
 
@@ -76,9 +83,14 @@ def test_a_no_retracts_and_blocks_a_correction_is_a_human_value(enriched: Sample
             (*other, other_color(color_other[0]), "assert", "human", "set_by_person"),
         ]
     )
-    said = {row["product_id"]: row for row in table(enriched, "verdicts")}
-    assert said[other[0]]["right_values"] == [other_color(color_other[0])]
-    assert said[no[0]]["reviewers"] == ["ann"]
+    by_product = {row["product_id"]: row for row in table(enriched, "verdicts")}
+    assert by_product[other[0]]["right_values"] == [other_color(color_other[0])]
+    assert by_product[no[0]]["reviewers"] == ["ann"]
+    [counts] = [dict(row["counts"]) for row in table(enriched, "runs") if row["run_id"] == first["run_id"]]
+    assert counts == {
+        "verdicts": len(colors), "wrong": 2, "retracted": 2, "reinstated": 0, "human_sets": 1, "confirmed": 0,
+        "paused": 0, "events": 3,
+    }  # fmt: skip
 
     again = ingested(enriched)
     assert (again["status"], again["verdicts"], again["events"]) == ("nothing_to_do", 0, 0)
@@ -214,13 +226,19 @@ def test_a_certificate_is_confirmed_and_its_cap_falls_away(sample: SampleCatalog
     assert enrich(capped)["waiting"]["color"] > 0
     summary = drawn(capped, **COLOR)
     judge(capped, summary["sample_id"], lambda item: Answer.YES if item.product_id > "p002" else Answer.CANNOT_TELL)
-    report = ingested(capped)
+    said: list[str] = []
+    report = ingested(capped, said)
     (certificate,) = report["certificates"].values()
     assert (certificate["rows"], certificate["wrong"], certificate["precision"]) == (5, 0, 1.0)
     if certificate["unsure"]:
         judge(capped, summary["sample_id"], lambda _: Answer.YES)
         assert report["confirmed"] == []
-        report = ingested(capped)
+        report = ingested(capped, said)
+    assert "  confirmed" in "\n".join(said)
+    assert said[-1].endswith("precision.provisional_cap: enrich_catalog --config FILE")
+    product_id, name = min(colors_of(capped))
+    explained = explain_value(capped.context(), product_id, name)["certificate"]
+    assert (explained["status"], explained["confirmation"]["run_id"]) == ("confirmed", report["run_id"])
     assert report["confirmed"] == list(report["certificates"])
     assert report["certificates"][report["confirmed"][0]]["lower"] >= 0.6
     assert review_tables.confirmed(capped.context().catalog) == set(report["confirmed"])
@@ -247,6 +265,12 @@ def test_an_alarm_is_told_once_also_where_the_attribute_is_paused_already(tmp_pa
         stopped=stopped, confirmed=frozenset(), target=0.95, alpha=0.05,
     )  # fmt: skip
     assert audit.alarms() == ["person", "killed", "new"]
+    states = [audit.state(name, "c") for name in (*names, "fine")]
+    assert states == ["was not on", "was not on", "paused", "paused", "open"]
+    enough = AuditEstimate(rows=99, wrong=0, unsure=0, precision=1.0, lower=0.96, upper=1.0)
+    found = replace(audit, certificates={("fine", "c"): enough, ("new", "c"): enough}, confirmed=frozenset({"before"}))
+    states = [found.state(*of) for of in (("fine", "c"), ("fine", "before"), ("fine", "other"), ("new", "before"))]
+    assert states == ["confirmed", "was confirmed", "open", "paused"]
     assert [switch.attribute for switch in audit.pauses("ingest-3")] == ["killed", "new"]
     other = replace(audit, attributes=dict.fromkeys(names, replace(wrong, model_version="4")))
     assert "told" in other.alarms(), "the alarm of another version is new"

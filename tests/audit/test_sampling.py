@@ -85,7 +85,9 @@ def test_i5_gold_samples_ask_for_all_that_products_lack(sample: SampleCatalog) -
     items = items_of(sample, first["sample_id"])
     assert [item.item_id for item in items] == [row["item_id"] for row in rows]
     assert {item.value for item in items} == {""}
-    assert "serve_audit --config my.toml" in lines[-2]
+    sample_id = first["sample_id"]
+    assert lines[-3].endswith(f"sample {sample_id} on the review page: serve_audit --config my.toml")
+    assert f"label_studio --config my.toml --sample {sample_id} --export" in lines[-2]
     assert "audit_ingest --config my.toml" in lines[-1]
 
     lines, again = said_and_drawn(sample, **GOLD, uniform=10)

@@ -181,6 +181,25 @@ def test_a_value_of_unknown_content_is_a_value_of_other_content(spark: SparkSess
     assert [(row["product_id"], row["contradiction"]) for row in rows.collect()] == [("a", "content_changed")]
 
 
+def test_a_product_that_moves_where_no_certificate_is_loses_its_value(spark: SparkSession) -> None:
+    where = {"category": "Apparel", "language": "en"}
+    names = ["category", "language", "stays", "unknown before", "expired", "certified"]
+    first = [prediction(name, "color", "Red", **where) for name in names if name != "unknown before"]
+    events = asserted(spark, stamp("run-1", 1), *first, prediction("unknown before", "color", "Red"))
+    no = {"decision": "abstain", "reason": "unseen_slice"}
+    decided = [
+        prediction("category", "color", "Blue", **where | {"category": "Hats"}, **no),
+        prediction("language", "color", "Red", **where | {"language": None}, **no),
+        prediction("stays", "color", "Blue", **where, **no),
+        prediction("unknown before", "color", "Blue", **where, **no),
+        prediction("expired", "color", "Blue", category="Hats", decision="abstain", reason="certificate_expired"),
+        prediction("certified", "color", "Blue", category="Hats"),
+    ]
+    rows = retracted(spark, events, stamp("run-2", 2), *decided).collect()
+    moved = dict.fromkeys(("category", "language", "unknown before"), "category_changed")
+    assert {row["product_id"]: row["reason"] for row in rows} == moved
+
+
 ADMINISTRATIVE = [
     *("no_certificate", "certificate_expired", "certificate_mismatch", "unseen_slice"),
     *("paused", "provisional_cap", "picture_outage"),

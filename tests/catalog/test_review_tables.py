@@ -52,3 +52,24 @@ def test_only_samples_that_are_asked_for_and_complete_are_read_in_the_order_of_t
     assert [row["item_id"] for row in review_tables.drawn(catalog)] == ["i2", "i1", "i5"]
     assert [row["item_id"] for row in review_tables.drawn(catalog, {"s"})] == ["i2", "i1"]
     assert review_tables.drawn(catalog, set()) == []
+
+
+def test_written_values_that_were_drawn_uniformly_count_once_per_product_with_their_last_verdict(
+    tmp_path: Path,
+) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+    assert review_tables.judged_values(catalog) == {}
+    times = [{"finished_at": START + timedelta(hours=hour), "attempt": 1} for hour in range(2)]
+    kinds = {"sample-1": "sample", "ingest-0": "audit"}
+    ended = [run_row(name, kind=kind, **at) for (name, kind), at in zip(kinds.items(), times, strict=True)]
+    catalog.append_rows("runs", ended, "runs")
+    rows = [
+        *[drawn(n) for n in (1, 2, 3, 4)],
+        drawn(5, product_id="p1", draw_order=9),  # the same value of the same product again
+        drawn(6, stratum="near_threshold"), drawn(7, purpose="proposals"), drawn(8, certificate_id="c2"), drawn(9),
+    ]  # fmt: skip
+    catalog.append_rows("audits", [row | {"run_id": "sample-1"} for row in rows], "audits")
+    answers = {1: "yes", 2: "no", 3: "cannot_tell", 5: "none", 6: "no", 7: "no", 8: "yes", 4: "yes"}
+    verdicts = [said(n, answer, run_id="ingest-0") for n, answer in answers.items()]
+    catalog.append_rows("verdicts", verdicts, "verdicts")
+    assert review_tables.judged_values(catalog) == {("c1", "color", "red"): (3, 2), ("c2", "color", "red"): (1, 0)}

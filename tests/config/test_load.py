@@ -21,6 +21,16 @@ from catalog_enrichment.errors import ConfigError
         ("training.min_label_count=many", "must be of type int"),
         ("training.min_label_count='20'", "must be of type int"),
         ("mlflow.timeout_seconds=1.5", "must be of type int"),
+        ("mlflow.model_name=''", "mlflow.model_name must be letters"),
+        ("mlflow.model_name=a/b", "mlflow.model_name must be letters"),
+        ("mlflow.model_name=a:b", "mlflow.model_name must be letters"),
+        ("mlflow.model_name=a@b", "mlflow.model_name must be letters"),
+        ('mlflow.model_name="it\'s"', "mlflow.model_name must be letters"),
+        ("mlflow.model_name=..", "mlflow.model_name must be letters"),
+        ("mlflow.model_name=' shoes'", "mlflow.model_name must be letters"),
+        (f"mlflow.model_name={'x' * 257}", "at most 256"),
+        ("mlflow.experiment='  '", "mlflow.experiment must have 1 to 500"),
+        (f"mlflow.experiment={'x' * 501}", "mlflow.experiment must have 1 to 500"),
         ("enrich.disabled_shops=acme", "must be a list"),
         ("precision.delta=1.5", "precision.delta must lie in"),
         ("training.folds.train=0.9", "sum to 1"),
@@ -43,6 +53,12 @@ def test_overrides_take_toml_values_and_bare_words(file: Path) -> None:
     assert loaded.mlflow.model_name == "shoes"
     assert loaded.enrich.disabled_shops == ["a", "b"]
     assert loaded.precision.delta == 0.01
+
+
+def test_names_that_mlflow_takes_are_taken(file: Path) -> None:
+    for name in ("x", "Größe 2", "main.shop.colours-v1_b", "x" * 256):
+        assert load_config(file, [f"mlflow.model_name='{name}'"]).mlflow.model_name == name
+    assert load_config(file, [f"mlflow.experiment={'x' * 500}"])
 
 
 def test_a_missing_file_lists_what_is_there(tmp_path: Path, file: Path) -> None:

@@ -20,9 +20,9 @@ EXPECTED = {
     "backfill_catalog": ["options", "estimate", "backfill"],
     "enrich_catalog_nightly": ["import_products", "enrich_catalog"],
     "maintain_catalog_weekly": ["maintain_catalog"],
-    "train_model_weekly": ["train_model", "preview", "is_wanted", "promote_model"],
+    "train_model_weekly": ["train_model", "is_new", "preview", "is_wanted", "promote_model"],
 }
-WAITS_FOR_NOBODY = {"options", "estimate", "train_model", "preview", "is_wanted", "promote_model"}
+WAITS_FOR_NOBODY = {"options", "estimate", "train_model", "is_new", "preview", "is_wanted", "promote_model"}
 """Tasks that do not write to the catalog."""
 
 
@@ -45,7 +45,8 @@ def check_dags(folder: Path) -> None:
     nightly, training = bag.dags["enrich_catalog_nightly"], bag.dags["train_model_weekly"]
     assert nightly.get_task("enrich_catalog").upstream_task_ids == {"import_products"}
     assert "is_wanted" in training.get_task("promote_model").upstream_task_ids
-    assert training.params["promote"] is True
+    assert (training.params["promote"], training.params["if_new"]) == (True, 1000)
+    assert "is_new" in training.get_task("preview").upstream_task_ids
     print(f"{len(bag.dags)} DAGs parsed")
 
 

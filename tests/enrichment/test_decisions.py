@@ -13,6 +13,7 @@ import pytest
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.ledger import ActiveValues
+from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.decisions import (
@@ -45,6 +46,7 @@ def rules(tmp_path: Path) -> DecisionRules:
     return DecisionRules(
         attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", scored_by=SCORED_BY, standard=STANDARD, run_id="run", now=datetime.now(UTC),
+        values={name: frozenset(dictionary[name].values) for name in dictionary.enabled}, names=Names(),
     )  # fmt: skip
 
 
@@ -98,6 +100,32 @@ def test_i2_outside_what_is_certified_everything_abstains(
     rules: DecisionRules, changes: dict[str, Any], reason: str
 ) -> None:
     assert {row[2:] for row in decisions(scored_product(**changes), rules)} == {("abstain", reason)}
+
+
+def test_labels_are_decided_under_the_names_in_force_and_by_their_own_place_in_the_pool(rules: DecisionRules) -> None:
+    """The pool has the label Red; whatever a value is called, its label decides."""
+    names = Names({("color", "Red"): "Crimson", ("material", "Wool"): "Cotton"})
+    renamed = replace(rules, names=names, values=rules.values | {"color": frozenset({"Crimson"})})
+    assert decisions(scored_product(), renamed) == [
+        ("color", "Crimson", "publish", "certified"),
+        ("material", "Cotton", "publish", "certified"),
+    ], "of merged labels the best stays"
+    merchant = scored_product(merchant_attributes=[("color", ["Crimson"])])
+    assert decisions(merchant, renamed)[0] == ("color", "Crimson", "abstain", "agrees_with_merchant")
+    pool = {key: replace(issued, values=("Crimson", "Wool")) for key, issued in rules.certificates.items()}
+    assert decisions(scored_product(), replace(renamed, certificates=pool))[0][3] == "value_not_in_pool"
+
+
+def test_a_value_that_the_dictionary_does_not_list_is_not_written(rules: DecisionRules) -> None:
+    gone = replace(rules, values=rules.values | {"color": frozenset({"Green"}), "material": frozenset({"Cotton"})})
+    assert decisions(scored_product(), gone) == [
+        ("color", "Red", "abstain", "value_removed"),
+        ("material", "Wool", "abstain", "value_removed"),
+        decisions(scored_product(), rules)[2],
+    ]
+    given = scored_product(merchant_attributes=[("color", ["Green"])])
+    assert decisions(given, gone)[0][3] == "value_removed", "nor suggested"
+    assert decisions(scored_product(category="Garden"), gone)[0][3] == "unseen_slice"
 
 
 def test_where_a_picture_could_not_be_reached_the_text_does_not_decide(rules: DecisionRules) -> None:
@@ -159,8 +187,8 @@ def request(cap: int = 10) -> Any:
         preprocessing_hash=SCORED_BY.preprocessing_hash,
     )  # fmt: skip
     return SimpleNamespace(
-        attributes=(SimpleNamespace(name="color"),), model=model, images=ImagesConfig(), standard=STANDARD,
-        cap=ProvisionalCap.of(cap, certificates), drifted=(),
+        attributes=(SimpleNamespace(name="color", values=("Red",)),), model=model, images=ImagesConfig(),
+        standard=STANDARD, names=Names(), cap=ProvisionalCap.of(cap, certificates), drifted=(),
     )  # fmt: skip
 
 

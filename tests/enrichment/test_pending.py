@@ -93,7 +93,14 @@ def human_assertions(product_id: str, taken_back: bool) -> list[Row]:
     return [by_model, said, said | undone | of_said] if taken_back else [by_model, said]
 
 
-NOTHING_CHANGED = ["certified", "below_threshold", "near_miss", "human_value_stands", *sorted(ADMINISTRATIVE)]
+NOTHING_CHANGED = [
+    "certified",
+    "below_threshold",
+    "near_miss",
+    "value_removed",
+    "human_value_stands",
+    *sorted(ADMINISTRATIVE),
+]
 
 
 def test_a_decided_attribute_is_not_pending_while_nothing_changes_i5(spark: SparkSession, tmp_path: Path) -> None:
@@ -106,8 +113,8 @@ CHANGES: dict[str, tuple[Row, set[str]]] = {
     "another certificate": ({"certificate_id": "other"}, set(ADMINISTRATIVE)),
     "a first certificate": ({"certificate_id": None}, set(ADMINISTRATIVE)),
     "no certificate any more": ({"modality": "text_only"}, set(ADMINISTRATIVE)),
-    "category": ({"category": "Home"}, set(ADMINISTRATIVE)),
-    "language": ({"language": None}, set(ADMINISTRATIVE)),
+    "category": ({"category": "Home"}, ADMINISTRATIVE | {"certified"}),
+    "language": ({"language": None}, ADMINISTRATIVE | {"certified"}),
     "content": ({"content_hash": "content-0"}, set(NOTHING_CHANGED)),
 }
 """What the decision had instead of today's value -> the reasons that are open again by it."""
@@ -126,7 +133,7 @@ def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Pa
     [
         ({"version": "2"}, timedelta(0), set(NOTHING_CHANGED)),
         ({"name": "another model"}, timedelta(0), set(NOTHING_CHANGED)),
-        ({"config_hash": "config-2"}, timedelta(0), SEEN_BY_TRYING | {Reason.PAUSED}),
+        ({"config_hash": "config-2"}, timedelta(0), SEEN_BY_TRYING | {Reason.PAUSED, Reason.VALUE_REMOVED}),
         ({}, RETRY_AFTER, SEEN_BY_TRYING),
         ({}, -RETRY_AFTER, SEEN_BY_TRYING),  # the clock has been set back since
     ],

@@ -247,8 +247,10 @@ def test_only_confirmed_certificates_of_the_model_are_exempt() -> None:
 
 # --- retracted without a decision ------------------------------------------------------------------------------------
 
-SIZE = Attribute(name="size", cardinality=Cardinality.ONE, values=("M",))
-SHIRT_COLOR = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Blue"), categories=("Apparel",))
+SIZE = Attribute(name="size", cardinality=Cardinality.ONE, values=("M", "Red"))
+SHIRT_COLOR = Attribute(
+    name="color", cardinality=Cardinality.ONE, values=("Red", "Blue", "Green"), categories=("Apparel",)
+)
 PRODUCTS: dict[str, Row] = {
     "unchanged": {},
     "no shop or category": {"shop_id": None, "category": None},
@@ -319,6 +321,25 @@ def test_a_value_or_certificate_that_is_switched_off_is_retracted(spark: SparkSe
     assert retracted(spark, values, switch(Scope.VALUE, "Red", "color")) == {}, "it is paused only"
     certificate_off = switch(Scope.CERTIFICATE, "d", state=State.OFF)
     assert retracted(spark, values, certificate_off) == {"refused Green": "switched_off"}
+
+
+def test_a_value_that_the_dictionary_does_not_list_is_retracted_with_the_set_that_it_replaced(
+    spark: SparkSession,
+) -> None:
+    usual = {"attribute": "color", "source": "model", "content_hash": "content-1", "op": "assert"}
+    facts = [
+        ("unchanged", "Blue", 1, "model"), ("unchanged", "Grey", 2, "model"), ("refused", "Grey", 1, "model"),
+        ("refused", "Red", 2, "model"), ("shop", "Grey", 2, "model"), ("no shop or category", "Grey", 1, "human"),
+        ("outside the window", "Grey", 1, "model"),
+    ]  # fmt: skip
+    rows = [
+        usual | {"event_id": f"{product} {value}", "product_id": product, "value": value, "source": source,
+                 "run_id": f"run-{step}", "asserted_at": START + timedelta(minutes=step)}
+        for product, value, step, source in facts
+    ]  # fmt: skip
+    values = frame(spark, "attribute_values", rows)
+    removed = {"unchanged Grey": "value_removed", "unchanged Blue": "superseded", "refused Grey": "value_removed"}
+    assert retracted(spark, values) == removed | {"shop Grey": "switched_off"}
 
 
 def test_new_content_that_this_run_could_not_score_retracts_the_old_value(spark: SparkSession) -> None:

@@ -139,7 +139,7 @@ def finished(number: int, kind: str = "enrich", **given: Any) -> Row:
 
 
 def last(*rows: Row) -> LastRun | None:
-    return last_run(rows, REQUEST, LEDGER)
+    return last_run(rows, REQUEST, lambda version: version != LEDGER)
 
 
 def seen(*rows: Row) -> list[str] | None:

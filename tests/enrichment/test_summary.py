@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.runs import RunRecord
+from catalog_enrichment.enrichment import outcomes
 from catalog_enrichment.enrichment.summary import (
     DecisionCounts,
     attributes,
@@ -22,7 +24,7 @@ from ..catalog.catalog_rows import frame, prediction, product
 from ..sample_certificate import certificate
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
@@ -32,7 +34,7 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
         prediction(name, "material", value, decision=decision)
         for name, decisions in {
             "a": ("publish", "suggest", "abstain"), "b": ("suggest", "abstain"), "c": ("abstain", "abstain"),
-            "d": ("abstain", "publish"),
+            "d": ("abstain", "publish", "publish"),
         }.items()
         for value, decision in zip(("Cotton", "Wool", "Silk"), decisions, strict=False)
     ]  # fmt: skip
@@ -58,8 +60,8 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
     decided = frame(spark, "predictions", rows)
     counted = decision_counts(decided, scored)
     assert counted.by_attribute == {
-        "color": {"written": 0, "suggested": 1, "abstained": 5, "waiting": 0, "tried_again": 0},
-        "material": {"written": 2, "suggested": 1, "abstained": 2, "waiting": 2, "tried_again": 0},
+        "color": {"written": 0, "values_written": 0, "suggested": 1, "abstained": 5, "waiting": 0, "tried_again": 0},
+        "material": {"written": 2, "values_written": 3, "suggested": 1, "abstained": 2, "waiting": 2, "tried_again": 0},
     }
     assert counted.by_shop.row() == {
         "shops": {
@@ -104,7 +106,7 @@ def test_a_run_warns_of_pictures_that_may_not_be_read_and_of_strata_that_it_did_
 def test_a_runs_row_has_the_certificates_of_attributes_that_it_did_not_decide_too() -> None:
     """Theirs expire as well, and an alert is made of the row of the last run."""
     both = (certificate(attribute="color"), certificate(attribute="material"))
-    numbers = {"written": 1, "suggested": 0, "abstained": 0, "waiting": 0}
+    numbers = {"written": 1, "values_written": 1, "suggested": 0, "abstained": 0, "waiting": 0}
     counted = DecisionCounts({"color": numbers}, by_shop.Counted({}, {}, 0))
     before: Any = SimpleNamespace(numbers=lambda: {})
     model: Any = SimpleNamespace(certificates=both)
@@ -127,3 +129,47 @@ def test_slices_with_long_names_make_no_large_summary(spark: SparkSession) -> No
     assert list(found.values())[:2] == [2, 1]
     assert 5 <= len(found) <= 8
     assert len(json.dumps(found)) < 16_384
+
+
+@pytest.fixture(scope="module")
+def decided(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, DataFrame]:
+    """Products a to g, decided by one run, and what readers see of them."""
+    catalog = Catalog(tmp_path_factory.mktemp("outcomes") / "catalog", spark)
+    low, near = "below_threshold", "near_miss"
+    rows = [
+        prediction("a", "color", "Red", decision="abstain", reason=low),
+        prediction("b", "color", "Red", decision="abstain", reason=low),
+        prediction("c", "color", "Red", decision="abstain", reason=low),
+        prediction("d", "color", "Red", decision="abstain", reason=low),
+        prediction("d", "color", "Blue", decision="suggest", reason=near, rank=2),
+        prediction("e", "color", "Red", decision="publish", reason="certified"),
+        prediction("f", "color", "Red", decision="abstain", reason="paused"),
+        prediction("a", "size", "S", decision="abstain", reason="no_certificate"),
+    ]
+    sources = {"b": "merchant", "c": "human", "e": "model", "f": "model", "other": "model"}
+    seen = [
+        {"product_id": name, "attribute": "color", "values": ["Red"], "source": source}
+        for name, source in sources.items()
+    ]
+    catalog.replace("current_values", frame(spark, "current_values", seen), "run-1")
+    return catalog, frame(spark, "predictions", rows)
+
+
+def test_products_without_any_value_are_apart_from_those_that_have_one(decided: tuple[Catalog, DataFrame]) -> None:
+    found = outcomes.by_reason(*decided)
+    assert found == {
+        "color": {
+            "publish": {"certified": {"model": 1}},
+            "suggest": {"near_miss": {"none": 1}},
+            "abstain": {"below_threshold": {"none": 1, "merchant": 1, "human": 1}, "paused": {"model": 1}},
+        },
+        "size": {"abstain": {"no_certificate": {"none": 1}}},
+    }
+    assert outcomes.without_value({"reasons": found["color"]}) == {"below_threshold": 1, "near_miss": 1}
+    assert outcomes.without_value({}) == {}
+    assert outcomes.empty_in_words({"color": {"reasons": found["color"]}, "other": {"reasons": {}}}) == [
+        "without any color: 2 of the decided products (1 below threshold, 1 near miss)"
+    ]
+    twice = outcomes.added(found["color"], found["color"], found["size"])
+    assert twice["abstain"]["below_threshold"] == {"none": 2, "merchant": 2, "human": 2}
+    assert outcomes.without_value({"reasons": twice}) == {"below_threshold": 2, "near_miss": 2, "no_certificate": 1}

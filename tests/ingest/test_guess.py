@@ -62,9 +62,11 @@ def test_a_name_alone_is_not_enough(tmp_path: Path) -> None:
 
 
 def test_shop_language_times_and_flags_are_mapped(tmp_path: Path) -> None:
-    changes = {"seller": "north", "lang": "de", "opt_out": "false", "last_updated": "2026-01-02T03:04:05Z"}
+    flags = {"opt_out": "false", "is_deleted": "no"}
+    changes = {"seller": "north", "lang": "de", "last_updated": "2026-01-02T03:04:05Z"} | flags
     guesses = guessed(write(tmp_path / "a.csv", products(**changes)))
     expected = {"shop_id": "seller", "language": "lang", "opt_out": "opt_out", "updated_at": "last_updated"}
+    expected["deleted"] = "is_deleted"
     assert expected.items() <= mapping(guesses).items()
     assert "seller" not in guesses.unused
 

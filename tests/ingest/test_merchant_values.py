@@ -118,6 +118,8 @@ def test_a_batch_is_normalised_as_each_product_alone() -> None:
         assert nothing.to_pylist() == few
 
 
-def test_a_mapped_attribute_that_is_not_in_the_dictionary_is_refused() -> None:
+def test_a_mapped_attribute_that_was_never_in_the_dictionary_is_refused() -> None:
+    mapping = MappingConfig(attributes={"color": "c", "size": "s", "fit": "f"})
     with pytest.raises(ConfigError, match=r"\['size'\] are not in the attribute dictionary.*\['color'\]"):
-        check_attributes(MappingConfig(attributes={"color": "c", "size": "s"}), DICTIONARY)
+        check_attributes(mapping, DICTIONARY, {"color", "fit"})
+    assert check_attributes(mapping, DICTIONARY, {"size", "fit"}) == ["fit", "size"]

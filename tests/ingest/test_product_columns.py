@@ -191,6 +191,21 @@ def test_no_uri_stops_a_feed_and_no_version_tells_of_a_file_elsewhere(spark: Any
     assert seen[5].endswith("../secret.jpg")
 
 
+def test_a_picture_below_the_root_has_a_path_from_there(spark: Any, tmp_path: Path) -> None:
+    """So that a copy of the root's folder has its own pictures."""
+    feed, root = tmp_path / "feed", str(tmp_path)
+    feed.mkdir()
+    (feed / "a.jpg").write_bytes(b"1")
+    named = ["a.jpg", f"{root}/feed/a.jpg", f"{root}//feed/a.jpg", f"{root}-other/a.jpg", f"file://{root}/feed/a.jpg"]
+    rows = [{"product_id": str(number), "title": "t", "picture": uri} for number, uri in enumerate(named)]
+    (feed / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(format="jsonl", path="feed/feed.jsonl", mapping=MappingConfig(image_uris="picture"))
+    found = {row.product_id: row.images[0] for row in read_source(spark, source, tmp_path).collect()}
+    assert [found[str(number)].uri for number in range(5)] == [*["feed/a.jpg"] * 3, *named[3:]]
+    version = f"1-{(feed / 'a.jpg').stat().st_mtime_ns}"
+    assert [found[str(number)].version for number in range(5)] == [*[version] * 3, named[3], version]
+
+
 def test_versions_are_those_of_the_picture_sources(tmp_path: Path) -> None:
     file = tmp_path / "a b.jpg"
     file.write_bytes(b"1")

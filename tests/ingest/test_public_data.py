@@ -73,7 +73,7 @@ class DataSet:
         attribute = dictionary[dictionary.enabled[0]]
         assert {row.category for row in products.values()} == {None}
         assert catalog.read("products").where(category_filters.applies(attribute)).count() == len(products)
-        return ImportResult(summary, products, quarantine)
+        return ImportResult(self.folder, summary, products, quarantine)
 
     def raw(self, *overrides: str) -> dict[str, Any]:
         """Product id -> row of the source, before validation."""
@@ -84,6 +84,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class ImportResult:
+    root: Path
     summary: dict[str, Any]
     products: dict[str, Any]
     quarantine: dict[str, Any]
@@ -94,7 +95,7 @@ class ImportResult:
         for name, row in self.products.items():
             (image,) = row.images
             if image.version != MISSING:
-                Image.open(image.uri).verify()
+                Image.open(self.root / image.uri).verify()
                 names[name] = Path(image.uri).name
         return names
 

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from catalog_enrichment.config.images import FetchConfig, ImagesConfig
+from catalog_enrichment.config.images import FetchConfig, ImagesConfig, StoredImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs import picture_sources as module
 from catalog_enrichment.inputs.picture_sources import Fetched, PictureSources, without_secrets
@@ -48,6 +48,19 @@ def test_a_file_in_an_allowed_folder_is_read(folder: Path) -> None:
     ):
         assert sources(folder).fetch(uri) == Fetched(PICTURE), uri
         assert sources("/nowhere", folder).version(uri) == _version(folder / "good.jpg", uri), uri
+
+
+def test_a_relative_path_starts_at_the_configs_root(folder: Path) -> None:
+    """Wherever the process runs; also such a path has to lie in an allowed folder."""
+    (folder.parent / "secret.jpg").write_bytes(PICTURE)
+    fetch = FetchConfig(allowed_folders=(str(folder),))
+    found = PictureSources(StoredImagesConfig(fetch=fetch, root=str(folder.parent), store=str(folder)))
+    assert found.fetch(f"{folder.name}/good.jpg") == Fetched(PICTURE)
+    assert found.version(f"{folder.name}/good.jpg") == _version(folder / "good.jpg", "")
+    assert found.version(f"{folder.name}/nosuch.jpg") == "missing"
+    for uri in ("secret.jpg", f"{folder.name}/../secret.jpg"):
+        assert found.fetch(uri).reason is Reason.IMAGE_NOT_ALLOWED
+        assert found.version(uri) == uri
 
 
 def _version(file: Path, uri: str) -> str:

@@ -209,7 +209,7 @@ def test_what_cannot_be_told_is_a_warning(config: Config, tmp_path: Path, capsys
     assert "hunter22" not in first + second
 
 
-@pytest.mark.parametrize("job", ["list_runs", "explain_value"])
+@pytest.mark.parametrize("job", ["compare_runs", "list_empty", "list_runs", "explain_value"])
 def test_jobs_that_only_look_leave_the_metrics_alone(config: Config, job: str) -> None:
     after_job.report(config, replace(outcome(), job=job))
     assert not config.path("prom").exists()

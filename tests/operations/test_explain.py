@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.operations.explain import PersonSet, ValueFacts, explain_value, seen_in_words, why
+from catalog_enrichment.operations import used_certificates
+from catalog_enrichment.operations.explain import (
+    PersonSet,
+    ValueFacts,
+    _undo_options,
+    explain_value,
+    seen_in_words,
+    why,
+)
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import START, prediction
@@ -49,7 +59,10 @@ def switched(scope: Scope, state: State = State.OFF, **given: str) -> Switch:
 
 
 LOW = decided("below_threshold")
-ROLLED_BACK = [{"op": "assert", "reason": None}, {"op": "retract", "reason": "rolled_back"}]
+ASSERTED = {"event_id": "e1", "op": "assert", "reason": None, "undoes": None, "run_id": "run-1"}
+ROLLED_BACK = [ASSERTED, {"event_id": "e2", "op": "retract", "reason": "rolled_back", "undoes": "e1", "run_id": "back"}]
+REFUSED = ASSERTED | {"event_id": "e0", "op": "retract", "reason": "refused_by_person"}
+REINSTATED = ASSERTED | {"event_id": "e3", "op": "reinstate", "reason": "rolled_back", "undoes": "e2"}
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "merchant": (
@@ -151,6 +164,17 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "rolled back": (
         {"decisions": [decided("certified", "publish")], "history": ROLLED_BACK}, "was taken back by a rollback"
     ),
+    "retracted, rolled back and that undone": (
+        {"decisions": [decided("certified", "publish")], "history": [ASSERTED, REFUSED, ROLLED_BACK[1], REINSTATED]},
+        "said that this value is wrong",
+    ),
+    "waits under the cap": (
+        {"decisions": [decided("provisional_cap")]}, "audit to confirm the certificate, or raise"
+    ),
+    "waited under the cap of a certificate that was confirmed": (
+        {"decisions": [decided("provisional_cap")], "confirmed": {CERTIFICATE.certificate_id: {}}},
+        "An audit has confirmed the certificate since: the next run of enrich_catalog decides again.",
+    ),
     "not finished": ({"decisions": [decided("certified", "publish")]}, "no finished run has decided"),
     "run without attributes": ({"decisions": [LOW | {"attributes": None, "config": None}]}, "below the certified"),
 }  # fmt: skip
@@ -167,10 +191,11 @@ def test_why(case: str) -> None:
         product=PRODUCT | given.get("product", {}), attribute=attribute, current=given.get("current"),
         decisions=given.get("decisions", []), history=given.get("history", []),
         quarantined=given.get("quarantined", []), rolled_back=given.get("rolled_back", ()),
-        person=given.get("person"), switched=given.get("switched", Switches()),
+        person=given.get("person"), switched=given.get("switched", Switches()), confirmed=given.get("confirmed", {}),
     )  # fmt: skip
     text = why(facts, SWITCHES)
     assert ("older content" in text) == (case == "older content")
+    assert ("since: the next run of" in text) == ("confirmed" in given)
     assert expected in text
     assert text.endswith(".")
 
@@ -235,3 +260,42 @@ def test_a_row_that_its_import_refused_is_explained(sample: SampleCatalog) -> No
     catalog.append_rows("quarantine", [row | {"quarantined_at": datetime.now(UTC)}], "import-1")
     with pytest.raises(ConfigError, match="the row is in quarantine: its title is empty"):
         explain_value(sample.context(), "p030", "color")
+
+
+def test_a_certificate_that_an_audit_confirmed_is_confirmed_in_its_numbers_and_words() -> None:
+    decisions = [LOW | {"certificate_id": "other"}, LOW]
+    before = used_certificates.used(decisions, None, {"another": {}})
+    assert before is not None
+    assert before.to_dict() == CERTIFICATE.to_dict()
+    assert len([*before.in_words()]) == 1
+    audited = {
+        "rows": 120,
+        "wrong": 1,
+        "lower_bound": 0.9612,
+        "confirmed_at": START,
+        "run_id": "audit-1",
+        "alpha": 0.05,
+    }
+    found = used_certificates.used(decisions, CERTIFICATE.certificate_id, {CERTIFICATE.certificate_id: audited})
+    assert found is not None
+    confirmation = found.to_dict()["confirmation"]
+    assert (found.to_dict()["status"], confirmation["lower_bound"]) == ("confirmed", 0.9612)
+    status = {number["name"]: number for number in found.numbers(5)}["status"]
+    assert (status["value"], status["meaning"]) == ("confirmed", "an audit of the catalog confirmed it")
+    assert [*found.in_words()][1] == (
+        "confirmed on 2026-03-29 01:30 UTC by audit run audit-1: 1 of 120 judged values wrong, at least 96.1% right"
+    )
+
+
+def test_a_value_that_a_rollback_took_can_be_brought_back_and_no_other(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+    color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
+
+    def offered(history: list[dict[str, Any]], current: Any = None) -> list[str]:
+        facts = ValueFacts(product=PRODUCT, attribute=color, current=current, decisions=[], history=history)
+        return [option.command for option in _undo_options(catalog, facts, ("--config", "C"))]
+
+    assert offered(ROLLED_BACK) == ["rollback_run --config C --run-id back"]
+    assert offered([*ROLLED_BACK, REINSTATED]) == []
+    assert offered([ASSERTED, REFUSED]) == []
+    assert offered(ROLLED_BACK, seen("merchant", None)) == []

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,8 +20,15 @@ from catalog_enrichment.catalog import part_files
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.operations import exported_values
-from catalog_enrichment.operations.exported_values import FORMATS, SCHEMA, ExportRequest, Format, write_values
+from catalog_enrichment.operations import exported_values, spreadsheet
+from catalog_enrichment.operations.exported_values import (
+    EXPORT_FORMATS,
+    SCHEMA,
+    TITLED_SCHEMA,
+    ExportFormat,
+    ExportRequest,
+    write_values,
+)
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import START, product, run_row
@@ -130,9 +138,12 @@ def test_every_value_is_a_row_with_its_product_and_score(
 def test_restrictions_hold_together(
     catalog: Catalog, spark: SparkSession, tmp_path: Path, only: dict[str, Any], products: str | list[str]
 ) -> None:
-    asked = request(tmp_path / "values.jsonl", kind="jsonl", **only)
+    asked = request(tmp_path / "values.jsonl", kind="jsonl", titles=True, **only)
     exported_values.export_values(Catalog(catalog.storage.folder, spark), asked)
-    assert [row["product_id"] for row in read(asked.target, "jsonl")] == list(products)
+    rows = read(asked.target, "jsonl")
+    assert [row["product_id"] for row in rows] == list(products)
+    titles = {row["product_id"]: row.get("title") for row in PRODUCTS}
+    assert [row["title"] for row in rows] == [titles.get(row["product_id"]) for row in rows]
 
 
 def test_a_category_or_shop_that_no_product_has_is_refused(
@@ -207,8 +218,12 @@ def batches(rows: list[dict[str, Any]], size: int = 3) -> Iterator[pa.RecordBatc
         yield pa.RecordBatch.from_pylist(rows[start : start + size], SCHEMA)
 
 
-def read(file: Path, kind: Format) -> list[dict[str, Any]]:
+def read(file: Path, kind: ExportFormat) -> list[dict[str, Any]]:
     """The rows of a file, as the formats' common readers give them."""
+    if kind == "xlsx":
+        headings, *rows = openpyxl.load_workbook(file).worksheets[0].values
+        names = {heading: name for name, (heading, _) in spreadsheet.HEADINGS.items()}
+        return [{names[str(heading)]: cell for heading, cell in zip(headings, row, strict=True)} for row in rows]
     if kind == "parquet":
         return list(pq.read_table(file).to_pylist())
     if kind == "jsonl":
@@ -217,7 +232,7 @@ def read(file: Path, kind: Format) -> list[dict[str, Any]]:
         return list(csv.DictReader(stream))
 
 
-def write(tmp_path: Path, kind: Format, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def write(tmp_path: Path, kind: ExportFormat, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     target = tmp_path / f"values.{kind}"
     written = write_values(batches(rows), target, kind)
     assert written == {name: n for name in sorted({"merchant", "human", "model"})
@@ -248,6 +263,42 @@ def test_csv_has_a_header_and_an_apostrophe_before_what_would_be_a_formula(tmp_p
     assert [row["product_id"] for row in found[2:]] == [row["value"] for row in found[2:]]
 
 
+def test_a_spreadsheet_has_every_text_as_it_is_and_as_a_text(tmp_path: Path) -> None:
+    texts = ["007", "1e5", "#N/A", "TRUE", "2026-03-29", "_x0041_", "a\x01b\r", "x" * 40_000, *TEXTS, *FORMULAS]
+    model, *found = write(tmp_path, "xlsx", [ROWS[0], *(value(text) for text in texts)])
+    assert (model["score"], model["since"]) == (pytest.approx(0.3), datetime(2026, 3, 29, 1, 30))
+    assert (model["model_version"], model["shop_id"]) == ("7", None)
+    read_back = {"_x0041_": "_x005F_x0041_", "a\x01b\r": "a_x0001_b_x000D_", "": None}  # openpyxl does not undo it
+    cut = {"x" * 40_000: "x" * 32_766 + "…"}
+    assert [row["value"] for row in found] == [(read_back | cut).get(text, text) for text in texts]
+    sheet = openpyxl.load_workbook(tmp_path / "values.xlsx").worksheets[0]
+    column = list(spreadsheet.HEADINGS).index("value")  # of a sheet without titles: minus that column
+    cells = [row[column - 1] for row in sheet.iter_rows(min_row=3)]
+    assert {cell.data_type for cell in cells if cell.value is not None} == {"s"}
+    marked = [cell.value for cell in cells if cell.quotePrefix]
+    assert set(marked) == {text for text in [*texts, *FORMULAS] if re.match(r"[=+\-@\t ]", text)}
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", f"A1:K{len(texts) + 2}")
+
+
+def test_a_spreadsheet_goes_on_in_another_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheet, "MOST_ROWS", 4)
+    write(tmp_path, "xlsx", [value(str(number)) for number in range(7)])
+    sheets = openpyxl.load_workbook(tmp_path / "values.xlsx").worksheets
+    assert [sheet.title for sheet in sheets] == ["Values", "Values 2", "Values 3"]
+    rows = [[row[4] for row in sheet.iter_rows(values_only=True)] for sheet in sheets]
+    assert rows == [["Value", "0", "1", "2"], ["Value", "3", "4", "5"], ["Value", "6"]]
+
+
+def test_titles_are_a_column_on_request_and_always_in_a_spreadsheet(tmp_path: Path) -> None:
+    assert request(kind="csv").schema.equals(SCHEMA)
+    assert request(kind="csv", titles=True).schema.names[:3] == ["product_id", "title", "shop_id"]
+    assert request(kind="xlsx").schema.equals(TITLED_SCHEMA)
+    assert set(TITLED_SCHEMA.names) == set(spreadsheet.HEADINGS)
+    batch = pa.RecordBatch.from_pylist([value("Red") | {"title": "=Shirt"}], TITLED_SCHEMA)
+    write_values([batch], tmp_path / "a.csv", "csv", TITLED_SCHEMA)
+    assert read(tmp_path / "a.csv", "csv")[0]["title"] == "'=Shirt"
+
+
 def test_the_pattern_of_formulas_means_the_same_to_python_and_arrow() -> None:
     texts = [chr(number) + "=x" for number in range(1, 0x3000)] + FORMULAS + TEXTS
     [guarded] = exported_values.without_formulas(pa.chunked_array([texts])).chunks
@@ -256,15 +307,17 @@ def test_the_pattern_of_formulas_means_the_same_to_python_and_arrow() -> None:
     assert exported_values.without_formulas(pa.chunked_array([[None, "x"]], pa.string())).to_pylist() == [None, "x"]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_without_rows_there_is_a_file_without_rows(tmp_path: Path, kind: Format) -> None:
+@pytest.mark.parametrize("kind", EXPORT_FORMATS)
+def test_without_rows_there_is_a_file_without_rows(tmp_path: Path, kind: ExportFormat) -> None:
     assert write(tmp_path, kind, []) == []
     if kind == "csv":
         assert (tmp_path / "values.csv").read_text().replace('"', "").strip().split(",") == SCHEMA.names
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_an_export_that_fails_leaves_what_was_there_and_a_reader_of_it_reads_on(tmp_path: Path, kind: Format) -> None:
+@pytest.mark.parametrize("kind", EXPORT_FORMATS)
+def test_an_export_that_fails_leaves_what_was_there_and_a_reader_of_it_reads_on(
+    tmp_path: Path, kind: ExportFormat
+) -> None:
     def lost() -> Iterator[pa.RecordBatch]:
         yield from batches(ROWS)
         raise ConnectionError("lost")
@@ -287,6 +340,7 @@ def test_an_export_that_fails_leaves_what_was_there_and_a_reader_of_it_reads_on(
         ("a.csv", None, "a.csv", "csv"),
         ("a.PARQUET", None, "a.PARQUET", "parquet"),
         ("a.jsonl", None, "a.jsonl", "jsonl"),
+        ("a.xlsx", None, "a.xlsx", "xlsx"),
         ("a", None, "a", "csv"),
         ("a.txt", "jsonl", "a.txt", "jsonl"),
         ("there", None, "there/values.csv", "csv"),
@@ -299,7 +353,7 @@ def test_the_suffix_tells_the_format_and_a_folder_gets_a_file(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     assert exported_values.destination(output, given) == (tmp_path / name, kind)
-    with pytest.raises(ConfigError, match=r"\.json is none of csv, jsonl, parquet; give --format"):
+    with pytest.raises(ConfigError, match=r"\.json is none of csv, jsonl, parquet, xlsx; give --format"):
         exported_values.destination("a.json", None)
 
 

@@ -17,6 +17,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.operations import run_list
+from catalog_enrichment.operations.commands import with_undo
 from catalog_enrichment.operations.rollback import RollbackTarget, revoke_certificate, rollback_run, rollback_version
 from catalog_enrichment.records import RunKind
 
@@ -33,10 +34,31 @@ def test_i6_rollback_restores_what_readers_saw_and_so_does_its_rollback(
     before = values(template)
     after = values(enriched)
     assert after != before
-    undone = rollback_run(enriched.context().catalog, run["run_id"])
+    undone = with_undo(rollback_run(enriched.context().catalog, run["run_id"]), ("--config", "C"), quiet)
     assert values(enriched) == before
-    rollback_run(enriched.context().catalog, undone["run_id"])
+    *words, run_to_undo = undone["undo"].split()
+    assert words == ["rollback_run", "--config", "C", "--run-id"]
+    rollback_run(enriched.context().catalog, run_to_undo)
     assert values(enriched) == after
+
+
+@pytest.mark.parametrize(
+    ("summary", "undo"),
+    [
+        ({"status": "succeeded", "run_id": "rollback-1"}, "rollback_run --config C --run-id rollback-1"),
+        ({"status": "succeeded", "run_id": ["rollback-1", "rollback-2"]},
+         "rollback_run --config C --run-id rollback-1 && rollback_run --config C --run-id rollback-2"),
+        ({"status": "succeeded", "run_id": "revoke-1", "certificate_id": "c1"},
+         "set_switch --config C --state on --reason 'the revocation is undone' certificate c1 && "
+         "rollback_run --config C --run-id revoke-1"),
+        ({"status": "dry_run", "run_id": "rollback-1"}, None),
+        ({"status": "nothing_to_do", "run_id": "rollback-1"}, None),
+    ],
+)  # fmt: skip
+def test_the_command_that_undoes_an_undo_is_printed(summary: dict[str, Any], undo: str | None) -> None:
+    said: list[str] = []
+    assert with_undo(summary, ("--config", "C"), said.append) == summary | {"undo": undo}
+    assert said == ([f"to undo this: {undo}"] if undo else [])
 
 
 def test_i6_a_rollback_killed_before_readers_see_it_is_finished_by_the_next(

@@ -30,7 +30,8 @@ def ended(run_id: str, minute: int, kind: str, **given: Any) -> dict[str, Any]:
 
 RUNS = [
     ended("import-1", 0, "import",
-          counts={"products": 9, "new": 7, "changed": 2, "quarantined.empty_title": 1, "quarantined.missing_id": 2}),
+          counts={"products": 9, "new": 7, "changed": 2, "gone": 1, "quarantined.empty_title": 1,
+                  "quarantined.missing_id": 2}),
     ended("enrich-1", 1, "enrich", status="refused", error="GateRefused: over the cap\nsecond line",
           attributes=decided(color=5)),
     ended("enrich-1", 2, "enrich", attempt=2, model_name="m", model_version="3", counts={"products": 1234},
@@ -43,6 +44,8 @@ RUNS = [
     ended("rollback-1", 7, "rollback", parent_run_id="enrich-1", counts={"events.color": 3, "events.x": 4},
           window='{"run_id": "enrich-1", "attribute": "color"}'),
     ended("maintain-1", 8, "maintain", counts={"rows_removed": 1000, "files_deleted": 2}),
+    ended("audit-1", -3, "audit", counts={"verdicts": 1276, "wrong": 3, "retracted": 2, "confirmed": 1, "paused": 0}),
+    ended("sample-1", -4, "sample", counts={"drawn.color.uniform": 1200, "drawn.color.near_threshold": 18}),
     ended("other-1", -1, "other", counts={"events.x": 1, "events.color": 2, "events": 9}),
     ended("enrich-4", 9, "enrich", attributes=None, finished_at=START - timedelta(days=1)),
 ]  # fmt: skip
@@ -51,7 +54,7 @@ RUNS = [
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     lake = Catalog(tmp_path / "catalog")
-    for number in (5, 0, 3, 1, 10, 9, 4, 2, 8, 7, 6):  # files are read in another order than that of the runs
+    for number in (5, 0, 3, 1, 12, 10, 11, 9, 4, 2, 8, 7, 6):  # files are read in another order than that of the runs
         lake.append_rows("runs", [RUNS[number]], f"test-{number}")
     return lake
 
@@ -68,11 +71,13 @@ def test_the_newest_attempts_are_told_newest_first(catalog: Catalog) -> None:
         ("enrich-2", 1, "succeeded", None, 1, 1, "chunk of backfill-1"),
         ("enrich-1", 2, "succeeded", 1234, 11, 2, ""),
         ("enrich-1", 1, "refused", None, None, None, ""),
-        ("import-1", 1, "succeeded", 9, None, None, "7 new, 2 changed, 3 quarantined"),
+        ("import-1", 1, "succeeded", 9, None, None, "7 new, 2 changed, 3 quarantined, 1 gone"),
         ("other-1", 1, "succeeded", None, None, None, "color: 2 events, x: 1 events"),
+        ("audit-1", 1, "succeeded", None, None, None, "1,276 verdicts, 3 wrong, 2 retracted, 1 confirmed"),
+        ("sample-1", 1, "succeeded", None, None, None, "1,218 drawn"),
         ("enrich-4", 1, "succeeded", None, 0, 0, ""),
     ]
-    assert [run["seconds"] for run in told] == [75.0] * 10 + [0.0]  # a clock was set back
+    assert [run["seconds"] for run in told] == [75.0] * 12 + [0.0]  # a clock was set back
     assert told[7]["error"] == "GateRefused: over the cap\nsecond line"
     assert (told[6]["model_name"], told[6]["model_version"]) == ("m", "3")
     assert told[0]["started_at"] == "2026-03-29T01:38:00.123456+00:00"

@@ -59,6 +59,8 @@ def test_spellings_are_mapped_in_the_products_language() -> None:
     assert correction("color", "rot").canonical_values(COLOR, "de") == ["Red"]
     assert correction("color", "rot").canonical_values(COLOR, "xx") == ["Light Blue"]
     assert correction("material", "wool", "cotton", "Wool").canonical_values(MATERIAL, "en") == ["Cotton", "Wool"]
+    turkish = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",), aliases={"tr": {"kırmızı": "Red"}})
+    correction("color", "KIRMIZI").check(Dictionary({"color": turkish}))
     correction("season", remove=True).check(DICTIONARY)  # what is switched off can be removed
     assert correction("season", remove=True).canonical_values(SEASON, None) == []
 

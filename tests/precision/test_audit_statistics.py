@@ -7,10 +7,13 @@ import pytest
 
 from catalog_enrichment.precision.audit_statistics import (
     ALARM,
+    MOST_MISSING,
+    NO_ROWS,
     AuditedRows,
     estimate,
     highest_error,
     lowest_error,
+    right_rows_missing,
     wealth,
 )
 
@@ -120,3 +123,35 @@ def test_weights_are_positive(weight: list[float]) -> None:
 def test_arrays_of_other_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="one entry per row"):
         AuditedRows(np.zeros(2, dtype=bool), np.zeros(2, dtype=bool), np.ones(3), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("judged", "target"),
+    [
+        (NO_ROWS, 0.95),
+        (rows([0] * 20), 0.95),
+        (rows([1, *[0] * 100]), 0.95),
+        (rows([1, *[0] * 100], unsure=[0, 1, *[0] * 99]), 0.97),
+        (rows([1, 0, 0, 0], weight=[0.4, 1.5, 1.5, 1.5]), 0.8),
+    ],
+)
+def test_so_many_further_right_rows_bring_the_bound_to_the_target(judged: AuditedRows, target: float) -> None:
+    missing = right_rows_missing(judged, target, 0.05)
+    assert missing
+
+    def lower_with(more: int) -> float:
+        weight = float(judged.highest.mean()) if len(judged.highest) else 1.0
+        further = rows([0] * more, weight=[weight] * more)
+        names = ("wrong", "unsure", "weight", "highest")
+        return estimate(
+            AuditedRows(*(np.concatenate([getattr(judged, name), getattr(further, name)]) for name in names)), 0.05
+        ).lower
+
+    assert lower_with(missing) >= target - 1e-6
+    assert lower_with(missing - 1) < target
+
+
+def test_nothing_is_missing_at_the_target_and_very_many_rows_are_not_counted() -> None:
+    assert right_rows_missing(rows([0] * 200), 0.95, 0.05) == 0
+    assert right_rows_missing(rows([1] * 3000), 0.99, 0.05) is None
+    assert right_rows_missing(rows([1] * 100), 0.99, 0.05) in range(1, MOST_MISSING + 1)

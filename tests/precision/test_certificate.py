@@ -24,6 +24,7 @@ from catalog_enrichment.precision.certificate import (
     ThresholdTest,
     UnseenSlice,
 )
+from catalog_enrichment.precision.units import ValueCount
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality
 
@@ -195,12 +196,14 @@ def test_the_contract_file_lists_every_field_of_a_certificate_and_its_rows() -> 
     schema = json.loads(resources.locate("schemas:certificate.v1.json").read_text())
     rows = {
         "steps": STEP, "strata": STRATUM, "refused_categories": REFUSED_CATEGORY,
-        "refused_languages": REFUSED_LANGUAGE, "unseen_slices": UNSEEN,
+        "refused_languages": REFUSED_LANGUAGE, "unseen_slices": UNSEEN, "by_value": ValueCount("red", 210, 3),
     }  # fmt: skip
     full = certificate(alikeness=ALIKENESS, **{name: (row,) for name, row in rows.items()})
     for issued in (full, abstention(suggest_threshold=None)):
         jsonschema.validate(issued.to_dict(), schema)
-    assert set(schema["properties"]) == set(schema["required"]) == set(full.to_dict())
+    assert set(schema["properties"]) == {*schema["required"], "by_value"} == set(full.to_dict())
+    assert set(certificate().to_dict()) == set(schema["required"])
+    assert Certificate.from_dict(full.to_dict()) == full
     for name, row in rows.items():
         items = schema["properties"][name]["items"]
         assert set(items["properties"]) == set(items["required"]) == set(asdict(row))

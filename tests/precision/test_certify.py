@@ -23,12 +23,13 @@ from catalog_enrichment.precision.units import (
     CertificationScores,
     StratifiedProducts,
     Units,
+    ValueCount,
     accept_scores,
     units_from,
 )
-from catalog_enrichment.records import LabelUse, Modality
+from catalog_enrichment.records import Cardinality, LabelUse, Modality
 
-from ..sample_certificate import SCORED_BY, STANDARD
+from ..sample_certificate import SCORED_BY, STANDARD, abstention
 from .folds import certification, choosing, drawn, unlabelled_products
 
 RULE = PrecisionConfig()
@@ -92,6 +93,22 @@ def test_a_good_attribute_earns_a_certificate_that_says_everything() -> None:
     assert certificate.accept_rate == (accept >= certificate.threshold).mean()
     assert sum(certificate.histogram) == 5000
     assert "at least 95.0% are right" in certificate.claim
+
+
+def test_the_accepted_values_are_counted_apart() -> None:
+    """Values outside of the pool, scores below the threshold and products of weight 0 do not count."""
+    certificate = issue(certification())
+    assert [row.value for row in certificate.by_value] == ["red", "green"], "most accepted first; blue is not written"
+    assert sum(row.accepted for row in certificate.by_value) == certificate.accepted
+    assert sum(row.wrong for row in certificate.by_value) == certificate.wrong > 0
+    fold = certification(n=4, probabilities=np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.1, 0.9, 0], [0.1, 0.1, 0.8]]),
+                         truth=np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], dtype=bool))  # fmt: skip
+    counted = certify.values_counted(fold, POOL, float(np.float32(0.8)), np.array([True, True, False, True]))
+    assert counted == (ValueCount("red", 2, 1),)
+    several = replace(POOL, cardinality=Cardinality.MANY)
+    counted = certify.values_counted(fold, several, float(np.float32(0.2)), np.ones(4, dtype=bool))
+    assert counted == (ValueCount("green", 2, 1), ValueCount("red", 2, 1))
+    assert abstention().by_value == ()
 
 
 def test_every_product_of_a_content_group_counts_and_groups_that_err_together_cost() -> None:

@@ -76,7 +76,8 @@ def test_the_numbers_of_a_certificate_are_explained() -> None:
     shown = {name: number.value for name, number in numbers.items()}
     assert shown == {
         "threshold": "0.9000", "N": "400", "K": "8", "G": "300", "design effect": "1.20", "lower bound": "96.4%",
-        "delta": "0.05", "use number": "2", "status": "provisional", "issued": "2026-03-01", "expires": "2026-05-30",
+        "delta": "0.05", "use number": "2", "status": "provisional",
+        "issued": "2026-03-01 UTC", "expires": "2026-05-30 UTC",
     }  # fmt: skip
     assert "confidence 99.0%" in numbers["lower bound"].meaning
     assert "0.01" in numbers["use number"].meaning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from threading import Thread
 import pytest
 
 from catalog_enrichment import cli
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.errors import RegistryError
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality
-from catalog_enrichment.registry import mlflow_store
+from catalog_enrichment.registry import local_store
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.trained_model import TrainedModel
 
@@ -107,6 +109,16 @@ def test_a_failing_server_is_no_missing_version_and_no_bug(
     assert "Traceback" not in printed.err
 
 
+COMPARE = """
+[[compare.recipes]]
+name = "words"
+[[compare.tables]]
+title = "T"
+recipes = ["words"]
+metrics = ["accuracy"]
+"""
+
+
 # a store that was moved
 
 
@@ -125,7 +137,7 @@ def locations(store: Path) -> list[str]:
     with closing(sqlite3.connect(store)) as connection:
         return [
             place
-            for table, column in mlflow_store.ARTIFACT_PLACES
+            for table, column in local_store.ARTIFACT_PLACES
             for (place,) in connection.execute(f"SELECT {column} FROM {table}")
         ]
 
@@ -148,12 +160,55 @@ def test_a_moved_store_finds_its_versions_and_takes_new_ones(
     assert [place for place in locations(after / "mlflow.db") if "first" in place] == []
 
 
-@pytest.mark.slow
-def test_a_copy_goes_on_with_the_originals_artifacts(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copy_neither_reads_nor_writes_the_original(before: Path, trained: TrainedModel) -> None:
     copy = before.parent / "copy"
     shutil.copytree(before, copy)
-    assert Registry(config_in(copy)).resolve(alias="candidate").artifact.is_relative_to(before)
-    assert "their place was" not in capsys.readouterr().err
+    originals = {file for file in before.rglob("*") if file.is_file()}
+    for file in originals:
+        file.write_bytes(b"")
+    registry = Registry(config_in(copy))
+    assert registry.resolve(alias="candidate").artifact.is_relative_to(copy)
+    assert len(registry.held_out("1")) == 1
+    registry.register(trained)
+    assert registry.resolve(version="2").artifact.is_relative_to(copy)
+    assert [place for place in locations(copy / "mlflow.db") if "first" in place] == []
+    assert {file for file in before.rglob("*") if file.is_file()} == originals
+    assert sum(file.stat().st_size for file in originals) == 0
+
+
+@pytest.mark.slow
+def test_versions_whose_files_stayed_behind_are_found_there(before: Path, trained: TrainedModel) -> None:
+    elsewhere = before.parent / "elsewhere"
+    elsewhere.mkdir()
+    registry = Registry(config_in(before, artifact_path=str(elsewhere)))
+    assert registry.resolve(version="1").artifact.is_relative_to(before)
+    registry.register(trained)
+    for again in (registry, Registry(config_in(before))):
+        assert again.resolve(version="1").artifact.is_relative_to(before / "artifacts")
+        assert again.resolve(version="2").artifact.is_relative_to(elsewhere)
+
+
+@pytest.mark.slow
+def test_where_the_artifacts_disk_is_not_there_the_places_stay(before: Path) -> None:
+    nowhere = before.parent / "not-mounted"
+    assert Registry(config_in(before, artifact_path=str(nowhere))).resolve(version="1")
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize("job", ["train_model", "compare_models"])
+def test_a_deleted_experiment_is_refused_before_anything_is_fitted(
+    job: str, empty_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = build(tmp_path / "sample")
+    shutil.copy(empty_store, sample.folder / "mlflow.db")
+    client = Registry(sample.config).connect()
+    client.delete_experiment(client.create_experiment(sample.config.mlflow.experiment))
+    sample.file.write_text(sample.file.read_text() + COMPARE)
+    Catalog(sample.config.path("catalog")).tables.create("products")
+    assert getattr(cli, job)(["--config", str(sample.file)]) == 2
+    message = json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
+    assert message.startswith("mlflow.experiment: the experiment 'catalog-enrichment' was deleted")
+    assert re.search(r"restore --experiment-id \d+\. Or set mlflow\.experiment", message)
 
 
 @pytest.mark.slow
@@ -205,14 +260,14 @@ def test_an_experiment_that_mlflow_run_has_just_made_gets_the_configs_place(
 
 def test_other_databases_and_artifacts_on_a_server_are_left_alone(tmp_path: Path) -> None:
     def followed(name: str) -> Path | None:
-        return mlflow_store.follow_move(tmp_path / name, tmp_path / "artifacts", "e", 1)
+        return local_store.follow_artifacts(tmp_path / name, tmp_path / "artifacts", "e", 1)
 
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "empty.db").touch()
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection, connection:
         connection.execute("CREATE TABLE experiments (name TEXT)")
     with closing(sqlite3.connect(tmp_path / "server.db")) as connection, connection:
-        for table, column in mlflow_store.ARTIFACT_PLACES:
+        for table, column in local_store.ARTIFACT_PLACES:
             connection.execute(f"CREATE TABLE {table} (name TEXT, {column} TEXT)")
         connection.execute("INSERT INTO experiments VALUES ('e', 's3://bucket/nosuch')")
     assert [followed(name) for name in ("nosuch.db", "empty.db", "other.db", "server.db")] == [None] * 4

@@ -175,19 +175,6 @@ def test_changed_files_are_refused(registry: Registry, trained: TrainedModel) ->
         registry.resolve(alias="candidate")
 
 
-def test_labels_that_do_not_fit_the_dictionary_are_listed(registry: Registry, trained: TrainedModel) -> None:
-    registry.register(trained)
-    model = registry.resolve(alias="candidate")
-    color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Blue", "Red", "Green"))
-    registry.check_labels(model, Dictionary({"color": color}))
-    with pytest.raises(ModelContractError, match=r"\['Red'\]"):
-        registry.check_labels(model, Dictionary({"color": replace(color, values=("Blue",))}))
-    with pytest.raises(ModelContractError, match="the dictionary many"):
-        registry.check_labels(model, Dictionary({"color": replace(color, cardinality=Cardinality.MANY)}))
-    with pytest.raises(ModelContractError, match="not in the dictionary"):
-        registry.check_labels(model, Dictionary({"size": replace(color, name="size")}))
-
-
 def test_expired_certificates_stop_a_run_or_warn(registry: Registry, trained: TrainedModel) -> None:
     model = registry.resolve(version=registry.register(trained).version)
     words = Dictionary(

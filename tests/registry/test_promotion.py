@@ -230,6 +230,7 @@ def test_an_inconclusive_gate_needs_an_override_which_is_recorded(registry: Regi
     assert (event["version"], event["verdict"], event["override"]) == ("2", "inconclusive", "the old model is slow")
     assert event["by"]
     assert "override: the old model is slow" in describe(event)
+    assert f"{event['at'][:16].replace('T', ' ')} UTC  version 2 promoted after 1" in describe(event)
 
 
 def test_the_candidate_is_also_compared_with_the_best_champion_ever(registry: Registry, trained: TrainedModel) -> None:
@@ -271,6 +272,20 @@ def test_a_model_can_be_compared_with_the_champions_before_it_is_registered(
     registry.register(replace(trained, held_out=decisions(1000, 450)))
     Promotion(registry).promote("2", "1")
     assert "below that of version 1" in Promotion(registry).early_gate().worse("color", decisions(1000, 451))
+
+
+def test_a_candidate_loses_nothing_for_a_value_that_the_dictionary_does_not_list_any_more(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    others = [replace(row, true_values=("Blue",), written_values=("Blue",)) for row in decisions(1000, 0)]
+    knows_red = [*decisions(300, 300), *others[300:]]
+    registry.register(replace(trained, held_out=knows_red))
+    Promotion(registry).promote("1", None)
+    candidate = [*decisions(300, 0), *others[300:]]
+    assert "0.700 against 1.000" in Promotion(registry).early_gate().worse("color", candidate)
+    row = {"name": "color", "cardinality": "one", "values": ["Blue"]}
+    (tmp_path / "words.json").write_text(json.dumps({"attributes": [row]}))
+    assert Promotion(registry).early_gate().worse("color", candidate) == ""
 
 
 def test_labels_that_the_champion_has_and_the_candidate_lacks_are_refused(

@@ -15,8 +15,10 @@ from PIL import Image
 from catalog_enrichment.catalog.coverage_groups import to_rows
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.units import ValueCount
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.report.run_page import PAGE, ReasonCount, RunReport, Sample
+from catalog_enrichment.report.outcome_sections import ReasonCount
+from catalog_enrichment.report.run_page import PAGE, RunReport, Sample
 from catalog_enrichment.validation.by_shop import largest
 
 from .. import sample_certificate
@@ -28,7 +30,8 @@ NASTY = '</bdi><script>alert("x")</script><img src=http://evil.example/a.png one
 def certificate(attribute: str = "color", **changes: Any) -> Certificate:
     content: dict[str, Any] = {
         "attribute": attribute, "values": ("red", "navy & white", "אדום"), "threshold": 0.80, "accepted": 340,
-        "wrong": 7, "lower_bound": 0.9561, "claim": "Of the values written, at least 95.0% are right.",
+        "by_value": (ValueCount("red", 300, 4), ValueCount("navy & white", 40, 3)), "wrong": 7,
+        "lower_bound": 0.9561, "claim": "Of the values written, at least 95.0% are right.",
         "issued_at": NOW, "expires_at": NOW + timedelta(days=90), "suggest_threshold": 0.55,
         "histogram": tuple(range(0, 100, 5)),
     }  # fmt: skip
@@ -37,7 +40,7 @@ def certificate(attribute: str = "color", **changes: Any) -> Certificate:
 
 def abstention(attribute: str = "season") -> Certificate:
     why = "9 of 153 wrong at the first threshold, 0.9312 (p = 0.712)"
-    return certificate(attribute, threshold=None, why_abstains=why, accepted=0, wrong=0, lower_bound=0.0,
+    return certificate(attribute, threshold=None, why_abstains=why, accepted=0, wrong=0, lower_bound=0.0, by_value=(),
                        claim=f"Nothing is claimed: {attribute} is not written.")  # fmt: skip
 
 
@@ -87,8 +90,8 @@ def picture(color: str = "teal") -> bytes:
 
 def run_row() -> dict[str, Any]:
     decisions = {
-        "color": {"merchant": 600, "written": 240, "suggested": 30, "abstained": 100, "retracted": 17,
-                  "coverage_before": 0.6, "coverage_after": 0.84},
+        "color": {"merchant": 600, "written": 240, "values_written": 251, "suggested": 30, "abstained": 100,
+                  "retracted": 17, "coverage_before": 0.6, "coverage_after": 0.84},
         "season": {"merchant": 580, "written": 0, "suggested": 12, "abstained": 358, "coverage_before": 0.58,
                    "coverage_after": 0.58},
     }  # fmt: skip
@@ -112,7 +115,9 @@ def run_row() -> dict[str, Any]:
         "counts": {"products": 1000, "predicted": 950, "skipped.already_scored": 30, "skipped.opted_out": 8,
                    "quarantined.empty_title": 12, "unusable_images.image_truncated": 5, "unusable_images.no_image": 41},
         "attributes": json.dumps({"decisions": decisions,
-                                  "coverage": {"groups": to_rows(groups)}, "coverage_change": to_rows(change),
+                                  "coverage": {"groups": to_rows(groups), "counts": {"color": {
+                                      "applicable": 1000, "merchant": 600, "model": 240}}},
+                                  "coverage_change": to_rows(change),
                                   "certificates": [certificate().to_dict(), abstention().to_dict()],
                                   "waiting": {"color": 1234}}),
         "seconds": {"select": 1.2, "score": 40.0}, "started_at": NOW, "finished_at": NOW + timedelta(minutes=2),
@@ -120,9 +125,12 @@ def run_row() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def counted(reason: str, products: int, **changes: str) -> ReasonCount:
-    usual = {"attribute": "color", "decision": "abstain", "modality": "both", "sentence": f"because of {reason}"}
-    return ReasonCount(reason=str(reason), products=products, **usual | changes)
+def counted(reason: str, products: int, source: str = "none", **changes: Any) -> ReasonCount:
+    usual: dict[str, Any] = {
+        "attribute": "color", "decision": "abstain", "modality": "both", "sentence": f"because of {reason}",
+        "sources": {source: products},
+    }  # fmt: skip
+    return ReasonCount(reason=str(reason), **usual | changes)
 
 
 def full_report() -> RunReport:
@@ -154,12 +162,14 @@ def full_report() -> RunReport:
         ],
         reasons=[
             counted("unseen_slice", 9, sentence=f"because of {NASTY}"),
-            counted("certified", 240, decision="publish"),
-            counted("agrees_with_merchant", 60),
-            counted("below_threshold", 21),
+            counted("certified", 240, "model", decision="publish"),
+            counted("agrees_with_merchant", 60, "merchant"),
+            counted("below_threshold", 21, sources={"none": 15, "merchant": 6}),
             counted("value_not_in_pool", 10),
         ],
         written={certificate().certificate_id: 240},
+        written_values={("color", "red"): 200, ("color", NASTY): 51, ("season", "winter"): 3},
+        judged={(certificate().certificate_id, "color", "red"): (40, 1), ("another", "color", "red"): (9, 9)},
         right={certificate().certificate_id: 233},
         accept_rates={certificate().certificate_id: 0.38},
         undo="rollback_run --config shop.toml --run-id enrich-0123456789abcdef0123",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from catalog_enrichment.reasons import ABOUT_MERCHANT, ABOUT_PERSON, ADMINISTRATIVE, JUDGED, Reason
+from catalog_enrichment.report.outcome_sections import ABSTENTIONS
 from catalog_enrichment.report.run_page import (
-    ABSTENTIONS,
     PAGE,
     RunReport,
     template_values,
@@ -19,9 +19,9 @@ from catalog_enrichment.report.run_page import (
     write_run_report,
 )
 
-from ..sample_certificate import certificate
+from .. import sample_certificate
 from ..test_reasons import LINES, NOT_WRITTEN
-from .report_samples import NASTY, ParsedPage, check_folded_cards, counted, full_report, picture, run_row
+from .report_samples import NASTY, ParsedPage, certificate, check_folded_cards, counted, full_report, picture, run_row
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +61,26 @@ def test_the_page_sends_no_request(written: Path, page: ParsedPage) -> None:
     "expected_text",
     [
         "1,000 products = 950 predicted + 38 skipped + 12 quarantined",
-        "color 600 240 30 100 60 have that value already, 31 too unsure, 9 not certified 17 97.1% 60.0% 84.0%",
+        "color 600 240 251 30 100 no value: 34 (25 too unsure, 9 not certified) "
+        "merchant's value: 66 (60 have that value already, 6 too unsure) 17 97.1% 60.0% 84.0%",
+        "attribute products merchant's value person's value model's value no value color 1,000 600 0 240 160",
+        "color: 160 products without any value",
+        "15 abstain below threshold because of below_threshold "
+        "10 abstain value not in pool because of value_not_in_pool 9 abstain unseen slice because of",
+        "126 not decided by this run",
+        "red 200 300 4 98.7% (96.6 to 99.6) 40 1 97.5% (86.8 to 99.9)",
+        "navy & white 0 40 3 92.5% (79.6 to 98.4) 0 0 –",
+        "Status: provisional ; expires",
         "Almost red אדום 0.790",
-        "season 580 0 12 358 0 – 58.0% 58.0%",
+        "season 580 0 0 12 358 0 – 58.0% 58.0%",
         "color with text and picture 240 97.1% 7 of 340 accepted certification products wrong: at least 95.6% right",
         "at most 8,765 values of the attribute may stand",
         "wrong: at least 95.6% right 38.0% 40.0%",
         "season with text and picture 0 – abstains: 9 of 153 wrong at the first threshold, 0.9312 (p = 0.712)",
         "7 were wrong (300 content groups, design effect 1.20); with confidence 95.0% the precision is at least 95.6%.",
-        "publish certified both 240 because of certified abstain agrees with merchant both 60",
-        "abstain unseen slice both 9 because of",
+        "publish certified both 240 0 because of certified abstain agrees with merchant both 60 0",
+        "abstain below threshold both 21 15 because",
+        "abstain unseen slice both 9 9 because of",
         "1,234 values wait under the provisional cap of color: audit to confirm the certificate, or raise",
         "design effect 1.20 so many accepted products count as one independent product",
         "K 7 accepted certification products with a wrong value",
@@ -110,27 +120,40 @@ def test_every_reason_to_abstain_is_in_a_part_of_its_own_meaning() -> None:
         "decided by a person": {"human_value_stands"},
         "refused by a reviewer": {"refused_by_person"},
         "too unsure": {"below_threshold", "value_not_in_pool"},
+        "not in the dictionary any more": {"value_removed"},
         "wait under the cap": {"provisional_cap"},
         "without a picture that can be read now": {"picture_outage"},
         "not certified": {"no_certificate", "certificate_mismatch", "certificate_expired", "unseen_slice", "paused"},
     }
 
 
-def test_abstentions_are_split_by_reason_in_singular_and_plural() -> None:
+def test_abstentions_are_split_by_who_gave_a_value_and_by_reason_in_singular_and_plural() -> None:
     reasons = [
-        counted(Reason.PROVISIONAL_CAP, 1), counted(Reason.AGREES_WITH_MERCHANT, 1200),
+        counted(Reason.PROVISIONAL_CAP, 1), counted(Reason.AGREES_WITH_MERCHANT, 1200, "merchant"),
         counted(Reason.BELOW_THRESHOLD, 2), counted(Reason.BELOW_THRESHOLD, 3, modality="text_only"),
-        counted(Reason.BELOW_THRESHOLD, 9, attribute="season"), counted(Reason.CERTIFIED, 7, decision="publish"),
-        counted(Reason.PICTURE_OUTAGE, 4), counted(Reason.PAUSED, 5), counted(Reason.HUMAN_VALUE_STANDS, 6),
+        counted(Reason.BELOW_THRESHOLD, 394, "merchant"), counted(Reason.BELOW_THRESHOLD, 9, attribute="season"),
+        counted(Reason.CERTIFIED, 7, "model", decision="publish"), counted(Reason.PICTURE_OUTAGE, 4),
+        counted(Reason.PAUSED, 5, "model"), counted(Reason.HUMAN_VALUE_STANDS, 6, "human"),
     ]  # fmt: skip
     color, season = template_values(RunReport(run=run_row(), reasons=reasons))["attributes"]
-    assert color["abstentions"] == (
-        "1,200 have that value already, 6 decided by a person, 5 too unsure, 1 waits under the cap, "
-        "4 without a picture that can be read now, 5 not certified"
-    )
-    assert season["abstentions"] == "9 too unsure"
-    single = RunReport(run=run_row(), reasons=[counted(Reason.AGREES_WITH_MERCHANT, 1)])
-    assert template_values(single)["attributes"][0]["abstentions"] == "1 has that value already"
+    assert color["abstentions"] == [
+        ("no value", 10, "5 too unsure, 1 waits under the cap, 4 without a picture that can be read now"),
+        ("merchant's value", 1594, "1,200 have that value already, 394 too unsure"),
+        ("person's value", 6, "6 decided by a person"),
+        ("older model value", 5, "5 not certified"),
+    ]
+    assert season["abstentions"] == [("no value", 9, "9 too unsure")]
+    single = RunReport(run=run_row(), reasons=[counted(Reason.AGREES_WITH_MERCHANT, 1, "merchant")])
+    assert template_values(single)["attributes"][0]["abstentions"] == [
+        ("merchant's value", 1, "1 has that value already")
+    ]
+
+
+def test_a_certificate_that_an_audit_confirmed_is_said_to_be_confirmed(tmp_path: Path) -> None:
+    confirmed = replace(full_report(), confirmed={certificate().certificate_id})
+    text = ParsedPage(write_run_report(tmp_path / "c.html", confirmed).read_text("utf-8")).text
+    assert "Status: confirmed by an audit ; expires" in text
+    assert "provisional ;" not in text
 
 
 def test_counts_that_do_not_add_up_are_reported_i7(tmp_path: Path) -> None:
@@ -153,7 +176,7 @@ def test_the_page_has_the_certificates_of_the_attributes_that_the_run_decided() 
     row = run_row()
     attributes = json.loads(row["attributes"])
     shown = [issued for issued, _ in template_values(full_report())["certificates"]]
-    attributes["certificates"].append(certificate(attribute="undecided").to_dict())
+    attributes["certificates"].append(sample_certificate.certificate(attribute="undecided").to_dict())
     report = replace(full_report(), run=row | {"attributes": json.dumps(attributes)})
     assert [issued for issued, _ in template_values(report)["certificates"]] == shown
 
@@ -170,22 +193,24 @@ def test_the_page_says_what_the_run_did_not_write(tmp_path: Path) -> None:
 def test_where_the_truth_is_unknown_the_certified_bound_is_shown(tmp_path: Path) -> None:
     report = replace(full_report(), right=None)
     text = ParsedPage(write_run_report(tmp_path / "u.html", report).read_text("utf-8")).text
-    assert "9 not certified 17 ≥ 95.6% 60.0% 84.0%" in text
-    assert "season 580 0 12 358 0 – 58.0% 58.0%" in text
+    assert "6 too unsure) 17 ≥ 95.6% 60.0% 84.0%" in text
+    assert "season 580 0 0 12 358 0 – 58.0% 58.0%" in text
 
 
 def test_pictures_come_before_statistics_which_are_folded(written: Path) -> None:
     text = written.read_text(encoding="utf-8")
     headings = re.findall(r"<h2>([^<]+)</h2>", text)
-    assert headings[:4] == ["Attributes", "Published values", "Near misses", "Disagreements with merchants"]
-    assert headings[4:8] == [
+    assert headings[:5] == [
+        "Attributes", "What is empty, and why", "Published values", "Near misses", "Disagreements with merchants"
+    ]  # fmt: skip
+    assert headings[5:9] == [
         "Why values are written or not",
         "Coverage by category and shop",
         "What merchants should correct",
         "Merchants' values that the dictionary lacks",
     ]
     folded = re.findall(r'<details class="section" ?><summary><h2>([^<]+)</h2>', text)
-    assert folded == ["With and without a picture", "Certificates", "Scores", "Stages", "Validation"]
+    assert folded == ["With and without a picture", "Certificates", "Values", "Scores", "Stages", "Validation"]
 
 
 def test_more_samples_are_folded_and_their_pictures_are_not_decoded_before_they_are_seen(tmp_path: Path) -> None:

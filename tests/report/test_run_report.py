@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.report import run_report
@@ -74,7 +76,20 @@ def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: Sample
     assert ">read<" not in page, "a stage of the import"
 
 
-def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> None:
+def test_each_product_is_counted_once_by_its_best_value_and_by_who_gave_what_readers_see(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    seen = [
+        {"product_id": name, "attribute": "color", "values": ["x"], "source": source}
+        for name, source in {"a": "model", "d": "merchant", "f": "human"}.items()
+    ]
+    catalog.replace("current_values", frame(spark, "current_values", seen), "run-1")
+    titles = {"a": "has VALUE 2", "b": "value 1 only", "e": "has value 1", "d": "and value 1"}
+    described = {"e": "nothing", "h": "of value 1 too"}
+    products = [product(name, title=titles.get(name), description=described.get(name)) for name in "abcdefgh"]
+    catalog.replace("products", frame(spark, "products", products), "run-1")
+
     def decided(product: str, decision: str, reason: str, rank: int = 1, **given: Any) -> dict[str, Any]:
         row = prediction(product, "color", f"value {rank}", decision=decision, reason=reason, rank=rank)
         return row | {"compute_type": SCORED_BY.compute_type, "category": "Garden", "language": "en"} | given
@@ -95,7 +110,8 @@ def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> 
     }
 
     found = {
-        (row.attribute, row.reason): row for row in run_report.reason_counts(frame(spark, "predictions", rows), run)
+        (row.attribute, row.reason): row
+        for row in run_report.reason_counts(catalog, frame(spark, "predictions", rows), run)
     }
 
     assert {key: (row.decision, row.modality, row.products) for key, row in found.items()} == {
@@ -106,6 +122,14 @@ def test_each_product_is_counted_once_by_its_best_value(spark: SparkSession) -> 
         ("color", "unseen_slice"): ("abstain", "both", 2),
         ("size", "below_threshold"): ("abstain", "both", 1),
     }
+    assert {key[1]: (dict(row.sources), row.named) for key, row in found.items() if key[0] == "color"} == {
+        "certified": ({"model": 1}, 1),
+        "near_miss": ({"none": 1}, 0),
+        "certificate_mismatch": ({"none": 1}, 0),
+        "no_certificate": ({"none": 1, "merchant": 1}, 1),
+        "unseen_slice": ({"none": 1, "human": 1}, 0),
+    }
+    assert found["size", "below_threshold"].named == 1, "the description counts as well"
     assert "images.max_bytes (certificate 20000000, run 5); run" in found["color", "certificate_mismatch"].sentence
     assert "nine more are needed" in found["color", "no_certificate"].sentence
     assert "category Garden had no labelled product" in found["color", "unseen_slice"].sentence
@@ -130,5 +154,5 @@ def test_the_share_of_accepted_products_without_a_merchants_value(spark: SparkSe
     names = {row["product_id"] for row in rows}
     products = [product(name, merchant_attributes=given.get(name)) for name in names]
     run = {"attributes": json.dumps({"certificates": [issued.to_dict(), nothing.to_dict()]})}
-    found = run_report.accept_rates(frame(spark, "predictions", rows), frame(spark, "products", products), run)
+    found = run_report.accept_rates(frame(spark, "predictions", rows), frame(spark, "products", products), run, Names())
     assert found == {issued.certificate_id: 2 / 5}

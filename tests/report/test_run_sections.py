@@ -13,7 +13,6 @@ import pytest
 from catalog_enrichment import dictionary, reasons
 from catalog_enrichment.catalog.coverage_groups import Groups, to_rows
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.report import run_sections
 from catalog_enrichment.report.run_page import RunReport, write_run_report
@@ -21,7 +20,7 @@ from catalog_enrichment.report.run_sections import backfill_row, chunk_rows, cov
 from catalog_enrichment.validation.by_shop import largest
 
 from ..test_reasons import LINES, NOT_WRITTEN
-from .report_samples import NASTY, NOW, ParsedPage, certificate, run_row
+from .report_samples import NOW, ParsedPage, certificate, run_row
 
 # --- coverage ---------------------------------------------------------------------------------------------------------
 
@@ -114,55 +113,14 @@ def test_of_very_many_spellings_nothing_is_guessed(monkeypatch: pytest.MonkeyPat
     assert run_sections.nearest(replace(COLOR, aliases={}), "navi blue") == "Navy Blue"
 
 
-def shops(*problems: dict[str, dict[str, int]], limit: int = 100) -> dict[str, Any]:
-    return run_sections.shops_to_correct(*({"shops": largest(of, limit=limit)} for of in problems))
-
-
-def test_each_shop_is_told_its_most_frequent_problems_and_what_to_do() -> None:
-    found = shops(
-        {"corner": {"empty_title": 3, "unmapped_value.color": 5}, NASTY: {"empty_title": 1}},
-        {"corner": {"no_image": 9, "disagrees_with_merchant.size": 1, "scoring_failed": 50, "below_threshold.size": 2}},
-    )
-    corner, other = found["rows"]
-    assert (corner["shop"], other["shop"], found["others"], corner["more"]) == ("corner", NASTY, 0, 0)
-    assert [(problem["number"], problem["what"]) for problem in corner["problems"]] == [
-        (9, "products without a picture"),
-        (5, "values of color that the dictionary lacks"),
-        (3, "rows without a title"),
-        (2, "products whose title and picture do not show the size"),
-        (1, "products whose size differs from what title and picture show"),
-    ]
-    assert corner["problems"][3]["to_do"] == "name the size in the title or description, or give it as a value"
-
-
-def test_shops_and_problems_that_are_not_shown_are_summed() -> None:
-    many = {f"s{n:03}": {"no_image": 100 - n} for n in range(20)}
-    many["s000"] |= {f"unmapped_value.a{n}": 1 + n for n in range(6)}
-    found = shops(many, limit=15)
-    assert len(found["rows"]) == run_sections.SHOWN_SHOPS
-    assert [len(found["rows"][0]["problems"]), found["rows"][0]["more"]] == [5, 1 + 2]
-    assert found["others"] == 20 - run_sections.SHOWN_SHOPS
-    assert found["other_problems"] == sum(100 - n for n in range(run_sections.SHOWN_SHOPS, 20))
-
-
-def test_there_is_nothing_to_tell_where_nothing_is_the_merchants_to_solve() -> None:
-    assert shops({"a": {"scoring_failed": 4}}) == run_sections.shops_to_correct({}, {}) == {}
-
-
-def test_every_quarantine_and_picture_reason_is_told_but_those_the_merchant_cannot_solve() -> None:
-    rows = ["unparseable_row", "missing_id", "duplicate_id", "empty_title", "text_too_long"]
-    pictures = [reason for reason in Reason if reason.name.startswith("IMAGE_") or reason is Reason.NO_IMAGE]
-    for reason in [*rows, *pictures]:
-        if reason != Reason.IMAGE_NOT_ALLOWED:  # for the catalog team
-            assert shops({"s": {str(reason): 1}})["rows"][0]["problems"][0]["to_do"]
-
-
 # --- backfills --------------------------------------------------------------------------------------------------------
 
 
 def chunk(number: int, more: int, **counts: int) -> dict[str, Any]:
     covered = 10 + sum((5, 3)[:number])
-    decisions = {"color": {"merchant": 100 + number, "written": more, "suggested": 2, "abstained": 1, "retracted": 0,
+    decisions = {"color": {"merchant": 100 + number, "written": more, "values_written": more + 1, "suggested": 2,
+                           "abstained": 1, "retracted": 0,
+                           "reasons": {"abstain": {"below_threshold": {"none": number}}},
                            "coverage_before": (covered - more) / 100, "coverage_after": covered / 100}}  # fmt: skip
     if number == 2:
         decisions["size"] = {"written": 1, "coverage_before": None, "coverage_after": None}
@@ -179,6 +137,7 @@ def chunk(number: int, more: int, **counts: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+REASONS = {"abstain": {"below_threshold": {"none": 3}}}
 CHUNKS = [chunk(1, 5), chunk(2, 3, **{"predicted": 7, "quarantined.scoring_failed": 1})]
 PARENT = run_row() | {"run_id": "backfill-1", "kind": "backfill", "attributes": None, "validation": None}
 
@@ -189,9 +148,11 @@ def test_the_chunks_are_added_up() -> None:
     assert row["seconds"] == {"score": 5.0}
     attributes = json.loads(row["attributes"])
     assert attributes["decisions"] == {
-        "color": {"written": 8, "suggested": 4, "abstained": 2, "retracted": 0, "merchant": 102,
+        "color": {"written": 8, "values_written": 10, "reasons": REASONS, "suggested": 4, "abstained": 2,
+                  "retracted": 0, "merchant": 102,
                   "coverage_before": 0.1, "coverage_after": 0.18},
-        "size": {"written": 1, "suggested": 0, "abstained": 0, "retracted": 0, "merchant": None,
+        "size": {"written": 1, "values_written": 0, "reasons": {}, "suggested": 0, "abstained": 0,
+                 "retracted": 0, "merchant": None,
                  "coverage_before": None, "coverage_after": None},
     }  # fmt: skip
     assert len(attributes["certificates"]) == 1
@@ -206,9 +167,9 @@ def test_the_page_shows_the_sums_and_links_to_the_chunks_reports(tmp_path: Path)
     assert page.links == ["enrich-1.html", "enrich-2.html"]
     assert "Backfill run" in text
     assert "20 products = 15 predicted + 4 skipped + 1 quarantined" in text
-    assert "enrich-2 10 7 4 0 2.5" in text
+    assert "enrich-2 10 7 4 4 0 2.5" in text
     assert "s color 100 +8 10.0% 18.0%" in text
-    assert "s 3 products without a picture" in text
+    assert "3 products have no usable picture. Nobody is asked for pictures" in text
     assert "do not add up" not in text
 
 

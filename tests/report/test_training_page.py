@@ -121,6 +121,30 @@ def test_a_version_that_can_write_everything_asks_for_no_labels(tmp_path: Path) 
     assert "Warnings" not in shown
 
 
+@pytest.mark.parametrize(
+    ("why", "asks"),
+    [
+        ("about 1,487 more labelled products would be enough to test it", True),
+        ("at least 59 are needed: about 120 more such labelled products", True),
+        ("4 of 7 products of the test fold are wrong at the choosing fold's threshold", False),
+        ("More labelled products help. People can decide", False),
+    ],
+)
+def test_more_labels_are_advised_only_where_a_reason_gives_their_number(why: str, asks: bool, tmp_path: Path) -> None:
+    refused = replace(abstention("size"), why_abstains=why)
+    shown = text(tmp_path, certificates=[replace(certificate(), refused_categories=(), refused_languages=()), refused])
+    assert ("Where a sentence above gives a number of labelled products" in shown) is asks
+    with_slices = text(tmp_path, certificates=[trained().certificates[0], refused])
+    assert trained().certificates[0].refused_categories
+    assert "Where a sentence above gives a number of labelled products" in with_slices
+
+
+def test_every_value_of_the_certification_fold_is_shown_with_its_share(page: ParsedPage) -> None:
+    assert "every value on the certification fold, products with text and picture" in page.text
+    assert "red 300 4 98.7% (96.6 to 99.6)" in page.text
+    assert "Status: provisional ." in page.text
+
+
 def test_attributes_that_can_be_written_come_first() -> None:
     values = page_values(training(certificates=[abstention("age"), certificate("season")]))
     assert [row["name"] for row in values["attributes"]] == ["season", "age"]
@@ -176,7 +200,9 @@ def test_every_stage_has_its_curve_in_the_order_of_the_fit() -> None:
 
 def test_a_fit_that_ended_at_its_best_epoch_may_need_more_epochs() -> None:
     falling = trained().tables | {"epochs": [epoch(1, 1.0, 0.9), epoch(2, 0.5, 0.7)]}
-    assert [stage["still_falling"] for stage in page_values(training(tables=falling))["stages"]] == [True]
+    assert [stage["still_falling"] for stage in page_values(training(tables=falling))["stages"]] == ["0.9000 to 0.7000"]
+    hardly = trained().tables | {"epochs": [epoch(1, 1.0, 0.9), epoch(2, 0.5, 0.892)]}
+    assert [stage["still_falling"] for stage in page_values(training(tables=hardly))["stages"]] == [""]
     assert not any(stage["still_falling"] for stage in page_values(training())["stages"])
 
 

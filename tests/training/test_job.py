@@ -7,16 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment.catalog import label_uses
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.self_derived import COLUMN
+from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.monitoring.stages import Stages
+from catalog_enrichment.registry.mlflow_run import LABELLED
 from catalog_enrichment.registry.model_registry import ModelVersion, Registry
 from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.training import job
 from catalog_enrichment.training.certification import EarlierCandidates
+from catalog_enrichment.training.product_labels import labels_of, record
 
 from .. import sample_catalog
 from ..catalog.catalog_rows import START, product
@@ -91,3 +95,35 @@ def test_a_mistake_in_what_a_registered_version_is_shown_by_does_not_end_the_tra
     assert job.write_page(trained(), version, config, Registry(config), Stages(lines.append)) is None
     assert "Traceback" in lines[0]
     assert "a mistake in the template" in lines[1]
+
+
+def test_a_training_for_schedules_is_done_if_enough_labelled_products_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = sample_catalog.build(tmp_path / "sample")
+    catalog = Catalog(sample.config.path("catalog"))
+    given = {f"p{number}": product(f"p{number}", merchant_attributes=[("color", ["Red"])]) for number in range(6)}
+    catalog.append_rows("products", [*given.values(), product("none")], "import")
+
+    def train(*_: object) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr("catalog_enrichment.training.train.train", train)
+    with pytest.raises(StoppedError):  # there is no earlier training
+        job.train_model(sample.config, if_new=100)
+    words = load_dictionary(sample.config)
+    read = [(row["product_id"], labels_of(row, words.enabled, words)) for row in list(given.values())[:4]]
+    version = sample.registry.find(version=sample_catalog.register(sample, tmp_path / "model"))
+    pq.write_table(record(*zip(*read, strict=True)), tmp_path / LABELLED)
+    sample.registry.store.log_file(version.run_id, tmp_path / LABELLED)
+    client = sample.registry.connect()
+    experiments = [client.get_run(version.run_id).info.experiment_id]
+    runs = len(client.search_runs(experiments))
+
+    summary = job.train_model(sample.config, if_new=3)
+    assert summary == {"status": "nothing_to_do", "needed": 3, "since_version": "1", "labelled": 6, "new": 2}
+    assert len(client.search_runs(experiments)) == runs
+    assert catalog.version("label_uses") < 0
+    for enough in (2, 0, None):
+        with pytest.raises(StoppedError):
+            job.train_model(sample.config, if_new=enough)

@@ -119,6 +119,7 @@ def test_counts_add_up_and_certification_shares_no_group(trained):
     assert lineage["products_read"] == lineage["opted_out"] + lineage["labelled"] + lineage["unlabelled"] == 940
     assert lineage["opted_out"] == 20
     assert sum(lineage["folds"].values()) == lineage["labelled"] == 720
+    assert trained.labelled.num_rows == 720
     assert lineage["near_duplicate_rate_test"] == 0
     assert lineage["with_image"] == 900
 

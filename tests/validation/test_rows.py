@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ COLUMNS = {
     **dict.fromkeys(("product_id", "title", "description", "parse_error", "payload", "content_hash"), "string"),
     **dict.fromkeys(("shop_id", "category", "language"), "string"),
     "updated_at": "timestamp",
+    "deleted": "boolean",
     "images": "array<struct<uri: string>>",
     "merchant_attributes": "map<string, array<string>>",
 }
@@ -26,7 +28,7 @@ OLD, NEW = datetime(2026, 1, 1), datetime(2026, 1, 2)
 
 
 def _row(product_id: str | None, title: str | None = "t", **other: Any) -> tuple[Any, ...]:
-    values = {"product_id": product_id, "title": title, "payload": f"{product_id}{title}"} | other
+    values = {"product_id": product_id, "title": title, "payload": f"{product_id}{title}", "deleted": False} | other
     return tuple(values.get(name) for name in COLUMNS)
 
 
@@ -144,6 +146,24 @@ def test_the_same_copy_is_kept_in_any_order_of_the_rows(spark: Any) -> None:
     ]
     assert kept[0] == kept[1]
     assert len(kept[0]) == 1
+
+
+def test_of_a_row_that_deletes_its_product_only_the_id_is_checked_and_the_product_goes_first(spark: Any) -> None:
+    rows = [
+        _row("1", None, deleted=True),
+        _row(None, deleted=True),
+        _row("2", deleted=True, parse_error="cut off"),
+        *[_row("3", "x" * 3000, deleted=True, payload=str(number)) for number in range(9)],
+        *[_row("4", deleted=deleted, updated_at=OLD, payload=f"{deleted}") for deleted in (True, False)],
+        *[_row("5", deleted=deleted, updated_at=NEW if deleted else OLD) for deleted in (True, False)],
+    ]
+    flagged = flag_rows(spark.createDataFrame(rows, SCHEMA), _shipped()).collect()
+    found = Counter((row.product_id, row.deleted, row.reason) for row in flagged)
+    assert found == {
+        ("1", True, None): 1, (None, True, "missing_id"): 1, ("2", True, "unparseable_row"): 1, ("3", True, None): 1,
+        ("3", True, "duplicate_id"): 8, ("4", False, None): 1, ("4", True, "duplicate_id"): 1, ("5", True, None): 1,
+        ("5", False, "duplicate_id"): 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -153,16 +153,16 @@ def _ingest_answers(context: Context, store: ReviewStore, answers: Sequence[Chan
     record.window = {"suggestions": len(answers)}
     with runs.recorded(catalog, record):
         catalog.refresh_current_values("catch-up")  # an earlier run may have been killed before it could
-        given = sorted(
-            (verdict_row(store, request) for request in answers), key=lambda row: (row["settled_at"], row["item_id"])
-        )
+        given = [catalog.names.in_verdict(verdict_row(store, request)) for request in answers]
+        given.sort(key=lambda row: (row["settled_at"], row["item_id"]))
         rows = list({row["item_id"]: row for row in given}.values())  # the newest answer to each
         record.run_id = run_id_of(rows)
         refused, allowed = consequences.refused_and_allowed(rows, review_tables.newest(catalog))
         catalog.append_rows(review_tables.VERDICTS, [row | {"run_id": record.run_id} for row in rows], record.run_id)
         events = 0
         if refused or allowed:
-            events = consequences.publish(catalog, record, consequences.LedgerPlan(refused, allowed))
+            planned = consequences.planned(catalog, record, consequences.LedgerPlan(refused, allowed))
+            events = consequences.publish(catalog, record, planned)
         record.count(events=events, verdicts=len(rows))
         runs.write(catalog, record)
     return events

@@ -35,6 +35,7 @@ from catalog_enrichment.precision.verdict_certificates import Verdicts
 from catalog_enrichment.precision.verdict_test import Needed, VerdictStep, VerdictTest, verdicts_needed
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.registry.model_registry import CANDIDATE
+from catalog_enrichment.registry.trained_model import BY_VERDICTS
 
 if TYPE_CHECKING:
     from catalog_enrichment.config.schema import PrecisionConfig
@@ -107,7 +108,7 @@ def certify_by_verdicts(
         with stages("test"):
             judged = proposal_verdicts.read(catalog, registry, model, request.attribute)
             tested = _test(model, request.attribute, judged, rule)
-        names = {"model": model.name, "certified_from": model.version, "model_version": model.version}
+        names = {"model": model.name, BY_VERDICTS: model.version, "model_version": model.version}
         summary = names | {"attribute": request.attribute, "paths": [path.to_dict() for path in tested]}
         context.say(_table(tested))
         passed = [path for path in tested if path.test.certified is not None]
@@ -128,7 +129,7 @@ def certify_by_verdicts(
             record.run_id = next(iter(ids), record.run_id)  # it was killed after it had registered the version
         else:
             with stages("register"):
-                version = reissue.register(registry, model, issued, reissue.BY_VERDICTS).version
+                version = reissue.register(registry, model, issued, BY_VERDICTS).version
         record.count(certified=len(passed), judged=sum(len(path.judged.drawn) for path in passed))
         runs.write(catalog, record)
     summary |= {"status": RunStatus.SUCCEEDED, "run_id": record.run_id, "model_version": version}

@@ -13,10 +13,11 @@ Where the merchant gives a value people's values are not written (I1).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment import contract
 from catalog_enrichment.audit.review_records import Answer, Purpose
@@ -39,6 +40,16 @@ Pair = tuple[str, str]
 
 NOTHING = (ledger.NO_VALUE,)
 """The human set that says that there is no value."""
+
+
+class Effect(NamedTuple):
+    """A kind of ledger event."""
+
+    attribute: str
+    certificate_id: str | None
+    op: str
+    source: str
+
 
 _GIVING = frozenset({Purpose.AUDIT.value, Purpose.GOLD.value, Purpose.PROPOSALS.value})
 """Purposes of samples whose verdicts give human sets. Answers to a sample for labels become labels only; the answers of
@@ -138,15 +149,25 @@ def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> t
     return tuple(sorted(set(values))), unknown
 
 
-def publish(catalog: Catalog, record: RunRecord, plan: LedgerPlan) -> int:
-    """Commit the events of ``plan`` once, then derive what readers see. Return how many events the run wrote."""
+def planned(catalog: Catalog, record: RunRecord, plan: LedgerPlan) -> DataFrame:
+    """Return the events of ``plan``, computed once for the run (:func:`planned_once`)."""
 
     def events_of_plan(events: DataFrame, stamp: ledger.RunStamp) -> DataFrame:
         known = runs.rows(catalog, ["run_id", "kind", "finished_at"])
         own_runs = {row["run_id"] for row in known if row["kind"] == RunKind.AUDIT}
         return planned_events(catalog.read("products"), events, plan, stamp, own_runs)
 
-    planned = planned_once(catalog, record, events_of_plan)
+    return planned_once(catalog, record, events_of_plan)
+
+
+def count_events(planned: DataFrame) -> Counter[Effect]:
+    """Return how many events there are of each kind."""
+    names = ("attribute", "certificate_id", "op", "source")
+    return Counter({Effect(*row[:4]): row[4] for row in planned.groupBy(*names).count().collect()})
+
+
+def publish(catalog: Catalog, record: RunRecord, planned: DataFrame) -> int:
+    """Commit the ``planned`` events once, then derive what readers see. Return how many events the run wrote."""
     written = catalog.append("attribute_values", planned, record.run_id)
     catalog.refresh_current_values(record.run_id, planned)
     catalog.checkpoints.drop(record.run_id)
@@ -196,6 +217,8 @@ def _reinstated(events: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp) -> 
     again = _only(retracts, plan.allowed).unionByName(of_freed)
     ids = again.select(F.col("refers_to").alias("event_id")).distinct()
     asserts = events.where(F.col("op") == Op.ASSERT.value).join(ids, "event_id", "left_semi")
+    of_gone = events.where(F.col("reason") == Reason.PRODUCT_GONE.value).select(F.col("refers_to").alias("event_id"))
+    asserts = asserts.join(of_gone, "event_id", "left_anti")  # if the product came back, it is a new product
     inactive = asserts.join(ledger.active(events).select("event_id"), "event_id", "left_anti")
     return ledger.reinstate(inactive.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value)), stamp)
 

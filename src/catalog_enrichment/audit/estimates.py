@@ -18,7 +18,14 @@ import numpy as np
 from catalog_enrichment.audit.draws import SAME_PRODUCT, UNIFORM
 from catalog_enrichment.audit.review_records import Answer, Purpose
 from catalog_enrichment.catalog import review_tables
-from catalog_enrichment.precision.audit_statistics import ALARM, AuditedRows, AuditEstimate, estimate, wealth
+from catalog_enrichment.precision.audit_statistics import (
+    ALARM,
+    AuditedRows,
+    AuditEstimate,
+    estimate,
+    right_rows_missing,
+    wealth,
+)
 
 Row = Mapping[str, Any]
 
@@ -212,11 +219,22 @@ def _audit_of(items: Sequence[ReviewedItem], model_version: str, rate: float) ->
 
 def by_certificate(items: Iterable[ReviewedItem], alpha: float) -> dict[tuple[str, str], AuditEstimate]:
     """Return (attribute, certificate id) -> the precision of what readers see of it, from both strata by weight."""
+    return {key: estimate(rows, alpha) for key, rows in _rows_by_certificate(items).items()}
+
+
+def missing_by_certificate(
+    items: Iterable[ReviewedItem], target: float, alpha: float
+) -> dict[tuple[str, str], int | None]:
+    """Return (attribute, certificate id) -> how many further verdicts confirm it if all say that the value is right."""
+    return {key: right_rows_missing(rows, target, alpha) for key, rows in _rows_by_certificate(items).items()}
+
+
+def _rows_by_certificate(items: Iterable[ReviewedItem]) -> dict[tuple[str, str], AuditedRows]:
     of_certificate: defaultdict[tuple[str, str], list[ReviewedItem]] = defaultdict(list)
     for item in items:
         if item.row["certificate_id"] and item.row["stratum"] != SAME_PRODUCT and item.share > 0:
             of_certificate[item.row["attribute"], item.row["certificate_id"]].append(item)
-    return {key: estimate(_audited_rows(found), alpha) for key, found in sorted(of_certificate.items())}
+    return {key: _audited_rows(found) for key, found in sorted(of_certificate.items())}
 
 
 def _audited_rows(items: Sequence[ReviewedItem]) -> AuditedRows:

@@ -9,21 +9,24 @@ started again it ends the same. The row in `runs`, written last, makes its verdi
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.audit import consequences, estimates
+from catalog_enrichment.audit import consequences, estimates, verdict_table
 from catalog_enrichment.audit.review_records import ItemState
 from catalog_enrichment.catalog import human_labels, review_tables, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.monitoring.stages import Stages
+from catalog_enrichment.monitoring.stages import Say, Stages
 from catalog_enrichment.operations.commands import ANY_CONFIG, command
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id
+from catalog_enrichment.precision.audit_statistics import NO_ROWS, right_rows_missing
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, Source, make_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pyspark.sql import DataFrame
 
     from catalog_enrichment.audit.estimates import AttributeAudit
     from catalog_enrichment.audit.review_records import ItemOutcome
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.context import Context
     from catalog_enrichment.precision.audit_statistics import AuditEstimate
+
+_MODEL = Source.MODEL.value
 
 WHO = "audit_ingest"
 """Who moved the switch that an alarm paused."""
@@ -52,32 +57,50 @@ def audit_ingest(
             catalog.refresh_current_values("catch-up")
         with stages("read") as stage:
             before = review_tables.newest(catalog)
-            new, disputed = new_verdicts(catalog, store, review_tables.ingested(catalog))
-            stage.rows_out = len(new)
+            found = new_verdicts(catalog, store, review_tables.ingested(catalog))
+            new, stage.rows_out = found.rows, len(found.rows)
         record.run_id = run_id_of(new)
         now = before | {row["item_id"]: row for row in new}
-        audit = _audit(context, before, now, disputed)
+        audit = _audit(context, before, now, found)
         plan = consequences.ledger_plan(new, before, context.dictionary)
         summary = _summary(record, new, plan, audit)
-        labels = human_labels.gold_labels_of(review_tables.drawn(catalog), now.values())
+        labels = human_labels.gold_labels_of(audit.drawn, now.values())
         summary["gold_answers"] = human_labels.gold_counts(labels)
-        if dry_run or not new:
-            return summary | {"status": DRY_RUN if dry_run else NOTHING_TO_DO, "seconds": stages.seconds}
-        with stages("land") as stage:
-            rows = [row | {"run_id": record.run_id} for row in new]
-            stage.rows_out = catalog.append_rows(review_tables.VERDICTS, rows, record.run_id)
-        with stages("publish") as stage:
-            stage.rows_out = consequences.publish(catalog, record, plan)
-            record.count(events=stage.rows_out, verdicts=len(new))
-        with stages("conclude"):
-            switches.write(catalog, audit.pauses(record.run_id), record.run_id)
-            catalog.append_rows(review_tables.CONFIRMATIONS, audit.confirmations(record), record.run_id)
-        record.attributes = {"audit": summary["attributes"], "certificates_audited": summary["certificates"]}
-        runs.write(catalog, record)
-    summary |= {"status": RunStatus.SUCCEEDED, "events": record.counts["events"], "seconds": stages.seconds}
-    if audit.alarms():
+        status: str = DRY_RUN if dry_run else RunStatus.SUCCEEDED if new else NOTHING_TO_DO
+        effects = Counter[consequences.Effect]()
+        if new:
+            with stages("plan") as stage:
+                planned = consequences.planned(catalog, record, plan)
+                effects = consequences.count_events(planned)
+                stage.rows_out = effects.total()
+            record.count(**_counts(summary, effects))
+            record.attributes = {"audit": summary["attributes"], "certificates_audited": summary["certificates"]}
+            if status == RunStatus.SUCCEEDED:
+                _write(catalog, record, new, planned, audit)
+                summary["events"] = record.counts["events"]
+            catalog.checkpoints.drop(record.run_id)
+    _say(context.say, audit, found, effects, config)
+    if dry_run:
+        context.say("nothing is written: this is a dry run")
+    summary |= {"status": status, "seconds": stages.seconds}
+    if status == RunStatus.SUCCEEDED and audit.alarms():
         raise GateRefused(_alarm(audit, config), summary)
     return summary
+
+
+def _write(catalog: Catalog, record: RunRecord, new: Sequence[Row], planned: DataFrame, audit: Audit) -> None:
+    """Write the verdicts, the ledger's events, pauses and confirmations, and last the run's row."""
+    stages = record.stages
+    with stages("land") as stage:
+        rows = [row | {"run_id": record.run_id} for row in new]
+        stage.rows_out = catalog.append_rows(review_tables.VERDICTS, rows, record.run_id)
+    with stages("publish") as stage:
+        stage.rows_out = consequences.publish(catalog, record, planned)
+        record.count(events=stage.rows_out)
+    with stages("conclude"):
+        switches.write(catalog, audit.pauses(record.run_id), record.run_id)
+        catalog.append_rows(review_tables.CONFIRMATIONS, audit.confirmations(record), record.run_id)
+    runs.write(catalog, record)
 
 
 def run_id_of(rows: Sequence[Row]) -> str:
@@ -85,23 +108,42 @@ def run_id_of(rows: Sequence[Row]) -> str:
     return make_run_id(RunKind.AUDIT, [[*map(str, sorted(row.items()))] for row in rows])
 
 
-def new_verdicts(catalog: Catalog, store: ReviewStore, ingested: Mapping[str, Row]) -> tuple[list[Row], set[str]]:
-    """Return rows of `verdicts`, without a run, and the ids of disputed items.
+@dataclass(frozen=True, slots=True)
+class NewVerdicts:
+    """What the review store says about the drawn items."""
 
-    The rows are about settled items of drawn samples whose answer differs from the answer that was ``ingested``.
-    """
+    rows: list[Row]
+    """Rows of `verdicts`, without a run: settled items whose answer differs from the answer that was ingested."""
+    disputed: set[str]
+    """Ids of items."""
+    open: set[str]
+    """Ids of items that have too few verdicts; suggestions to shops' managers are left out."""
+
+    @property
+    def unsettled(self) -> set[str]:
+        """Return the ids of the items that wait for verdicts."""
+        return self.open | self.disputed
+
+
+def new_verdicts(catalog: Catalog, store: ReviewStore, ingested: Mapping[str, Row]) -> NewVerdicts:
+    """Return what is new in the review store. ``ingested``: item id -> the verdict that was ingested last."""
     known = {row["item_id"] for row in review_tables.drawn(catalog)}
-    rows, disputed = [], set()
+    rows: list[Row] = []
+    disputed, not_judged = set[str](), set[str]()
     for sample in store.samples():
         for outcome in store.outcomes(sample.sample_id):
             if outcome.state is ItemState.DISPUTED:
                 disputed.add(outcome.item.item_id)
-            elif outcome.state is ItemState.SETTLED and outcome.item.item_id in known:
-                row = _row(outcome, sample.purpose.value)
+            elif outcome.item.item_id not in known:
+                continue
+            elif outcome.state is ItemState.OPEN:
+                not_judged.add(outcome.item.item_id)
+            else:
+                row = catalog.names.in_verdict(_row(outcome, sample.purpose.value))
                 was = ingested.get(row["item_id"])
                 if was is None or any(row[name] != was[name] for name in ("answer", "right_values")):
                     rows.append(row)
-    return sorted(rows, key=lambda row: str(row["item_id"])), disputed
+    return NewVerdicts(sorted(rows, key=lambda row: str(row["item_id"])), disputed, not_judged)
 
 
 def _row(outcome: ItemOutcome, purpose: str) -> Row:
@@ -139,6 +181,10 @@ class Audit:
     """Ids of the certificates that were confirmed before."""
     target: float
     alpha: float
+    drawn: Sequence[Row] = ()
+    """All drawn rows of complete samples."""
+    missing: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
+    """(attribute, certificate id) -> how many further verdicts confirm it if all say that the value is right."""
 
     def alarms(self) -> list[str]:
         """Return the attributes whose alarm nobody was told of: these verdicts raised it, or it pauses one now."""
@@ -167,6 +213,42 @@ class Audit:
             and not (name in self.attributes and self.attributes[name].alarm)
         }
 
+    def state(self, name: str, certificate: str) -> str:
+        """Return what the verdicts say about a certificate (:mod:`verdict_table`)."""
+        if name in self.stopped:
+            return verdict_table.WAS_STOPPED
+        if name in self.attributes and self.attributes[name].alarm:
+            return verdict_table.PAUSED
+        if certificate in self.confirmed:
+            return verdict_table.WAS_CONFIRMED
+        return verdict_table.CONFIRMED if (name, certificate) in self.newly_confirmed() else verdict_table.OPEN
+
+    def judged_paths(
+        self, found: NewVerdicts, effects: Mapping[consequences.Effect, int]
+    ) -> list[verdict_table.JudgedPath]:
+        """Return a row for people per certificate whose values were drawn."""
+        waiting = verdict_table.waiting_by_certificate(self.drawn, found.unsettled)
+        concerned = {row["item_id"] for row in found.rows} | found.unsettled
+        none_missing = right_rows_missing(NO_ROWS, self.target, self.alpha)
+
+        def changed(key: tuple[str, str], op: Op) -> int:
+            return effects.get(consequences.Effect(*key, op.value, Source.MODEL.value), 0)
+
+        return [
+            verdict_table.JudgedPath(
+                attribute=key[0],
+                modality=modality,
+                certificate_id=key[1],
+                found=self.certificates.get(key),
+                state=self.state(*key),
+                retracted=changed(key, Op.RETRACT),
+                reinstated=changed(key, Op.REINSTATE),
+                waiting=waiting[key],
+                missing=self.missing.get(key, none_missing),
+            )
+            for key, modality in verdict_table.certificates_of(self.drawn, concerned).items()
+        ]
+
     def confirmations(self, record: RunRecord) -> list[Row]:
         return [
             {
@@ -183,7 +265,7 @@ class Audit:
         ]
 
 
-def _audit(context: Context, before: Mapping[str, Row], now: Mapping[str, Row], disputed: set[str]) -> Audit:
+def _audit(context: Context, before: Mapping[str, Row], now: Mapping[str, Row], new: NewVerdicts) -> Audit:
     """Estimate. ``before``, ``now``: item id -> the verdict that counted until now, and that counts from now on."""
     catalog, rule = context.catalog, context.config.precision
     drawn, of_one_run = review_tables.drawn(catalog), review_tables.of_one_run(review_tables.sample_windows(catalog))
@@ -196,8 +278,8 @@ def _audit(context: Context, before: Mapping[str, Row], now: Mapping[str, Row], 
     def alarms(items: list[estimates.ReviewedItem]) -> dict[str, AttributeAudit]:
         return estimates.by_attribute(items, switched_on, 1 - rule.target)
 
-    items = estimates.counting_items(drawn, now, disputed, of_one_run)
-    earlier = alarms(estimates.counting_items(drawn, before, disputed, of_one_run))
+    items = estimates.counting_items(drawn, now, new.disputed, of_one_run)
+    earlier = alarms(estimates.counting_items(drawn, before, new.disputed, of_one_run))
     return Audit(
         attributes=alarms(items),
         certificates=estimates.by_certificate(items, rule.delta),
@@ -206,6 +288,8 @@ def _audit(context: Context, before: Mapping[str, Row], now: Mapping[str, Row], 
         confirmed=review_tables.confirmed(catalog),
         target=rule.target,
         alpha=rule.delta,
+        drawn=drawn,
+        missing=estimates.missing_by_certificate(items, rule.target, rule.delta),
     )
 
 
@@ -241,6 +325,37 @@ def _summary(record: RunRecord, new: Sequence[Row], plan: consequences.LedgerPla
         "alarms": audit.alarms(),
         "paused": [str(switch) for switch in audit.pauses(record.run_id)],
     }
+
+
+def _counts(summary: Row, effects: Mapping[consequences.Effect, int]) -> dict[str, int]:
+    """Return the numbers of the run's row: what list_runs shows of it."""
+
+    def events(op: Op) -> int:
+        return sum(number for effect, number in effects.items() if (effect.op, effect.source) == (op.value, _MODEL))
+
+    return {
+        "verdicts": summary["verdicts"],
+        "wrong": sum(number for answer, number in summary["answers"].items() if answer in review_tables.WRONG),
+        "retracted": events(Op.RETRACT),
+        "reinstated": events(Op.REINSTATE),
+        "human_sets": summary["human_sets"] + summary["without_value"],
+        "confirmed": len(summary["confirmed"]),
+        "paused": len(summary["paused"]),
+    }
+
+
+def _say(
+    say: Say, audit: Audit, found: NewVerdicts, effects: Mapping[consequences.Effect, int], config: Sequence[str]
+) -> None:
+    """Print the table for people, and the commands that are next."""
+    paths = audit.judged_paths(found, effects)
+    if not found.rows:
+        say("no verdict is new or has changed since the last audit_ingest")
+    if paths:
+        say(f"\n{verdict_table.as_table(paths)}\n")
+    samples = len({row["sample_id"] for row in audit.drawn})
+    for line in verdict_table.next_steps(paths, found.rows, len(found.unsettled), samples, config):
+        say(line)
 
 
 def _alarm(audit: Audit, config: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ from catalog_enrichment.precision.thresholds import smallest_sample, spent_delta
 from catalog_enrichment.precision.verdict_certificates import AuditedFold
 from catalog_enrichment.records import DRY_RUN, Cardinality, LabelUse, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.registry.promotion import Promotion
+from catalog_enrichment.registry.trained_model import RECERTIFIED
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -93,7 +94,7 @@ def recertify_model(
             with stages("register"):
                 # an attribute that failed keeps its certificates, and stays paused by its switch
                 issued = {old.certificate_id: new for old, new in replaced if new.attribute in passed}
-                version = reissue.register(registry, model, issued, reissue.RECERTIFIED)
+                version = reissue.register(registry, model, issued, RECERTIFIED)
                 details = {"recertified": passed, "reason": "uniform audit labels drawn after the alarm"}
                 Promotion(registry).promote(version.version, expected_current=model.version, details=details)
                 summary["model_version"] = version.version
@@ -138,7 +139,7 @@ def done_before(certificates: Sequence[Certificate], lineage: Mapping[str, Any],
     ``lineage``: of the champion. A version that was trained since does not count: its certificates come from merchants'
     labels, and say nothing against the alarm.
     """
-    again = bool(lineage.get(reissue.RECERTIFIED)) and pause.attribute in lineage.get("attributes", ())
+    again = bool(lineage.get(RECERTIFIED)) and pause.attribute in lineage.get("attributes", ())
     return again and any(
         known.attribute == pause.attribute and known.threshold is not None and pause.at is not None
         and known.status is CertificateStatus.CONFIRMED and known.issued_at > pause.at
@@ -155,7 +156,7 @@ def _predecessors(
     kept = {certificate.certificate_id for certificate in model.certificates}
     return [
         old
-        for old in registry.resolve(version=lineage[reissue.RECERTIFIED]).certificates
+        for old in registry.resolve(version=lineage[RECERTIFIED]).certificates
         if old.attribute in attributes and old.threshold is not None and old.certificate_id not in kept
     ]
 
@@ -359,7 +360,7 @@ def _summary(
     return {
         "run_id": record.run_id,
         "model": model.name,
-        "recertified_from": model.version,
+        RECERTIFIED: model.version,
         "model_version": model.version,
         "attributes": list(passed),
         "certificates": [

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.registry.trained_model import TrainedModel
+from catalog_enrichment.registry.trained_model import BY_VERDICTS, RECERTIFIED, TrainedModel
 
 if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import ModelVersion, Registry, ResolvedModel
-
-RECERTIFIED, BY_VERDICTS = "recertified_from", "certified_from"
-"""Keys of the lineage of such a version, by the job that made it: the version whose files it has."""
 
 
 def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Certificate], key: str) -> ModelVersion:

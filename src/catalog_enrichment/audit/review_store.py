@@ -2,12 +2,13 @@
 
 The page's server and jobs use it at the same time, from several processes and threads of a machine. It is in
 write-ahead mode, which needs a local disk: SQLite does not support it on a network file system. Rows are never changed
-or deleted but for a verdict's time of withdrawal and a request's end, so that every answer stays known.
+or deleted but for a verdict's time of withdrawal, a request's end, and the texts of products that are deleted, so that
+every answer stays known.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,11 +28,18 @@ from catalog_enrichment.audit.review_records import (
     person_name,
     state_of,
 )
-from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.errors import DataContractError, TemporaryFailure
 from catalog_enrichment.records import stable_hash
 
 CORRECTED_WITHIN = timedelta(minutes=10)
 """The time after a verdict in which its person may change or withdraw it though the item is settled."""
+
+
+_FORGOTTEN: dict[str, dict[str, str]] = {
+    "items": {"title": "(deleted product)", "description": "", "images": "[]"},
+    "requests": {"reason": ""},
+}
+"""Table -> columns with texts of a product, and what they hold after the product is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,37 @@ class ReviewStore(ReviewFile):
         for row in self._rows("SELECT * FROM items WHERE item_id = ?", item_id):
             return read(Item, row)
         raise DataContractError(f"{self.path} has no item {item_id!r}: it was not drawn into this store")
+
+    # products that are deleted
+
+    def with_texts_of(self, product_ids: Sequence[str]) -> dict[str, int]:
+        """Return product id -> how many items and requests have texts or pictures of it that :meth:`forget` removes."""
+        found: Counter[str] = Counter()
+        for table, kept in _FORGOTTEN.items():
+            differs = " OR ".join(f"{name} != ?" for name in kept)
+            for row in self._rows(f"SELECT product_id FROM {table} WHERE {differs}", *kept.values()):
+                found[row["product_id"]] += 1
+        return {name: found[name] for name in product_ids if name in found}
+
+    def forget(self, product_ids: Sequence[str]) -> None:
+        """Remove the texts and pictures of these products from items, and the reasons of requests about them.
+
+        Answers, values and names stay, for the numbers of the audits. Raises TemporaryFailure where the review page
+        reads the file at this moment, so that the old texts are still in it.
+        """
+        with self._lock:
+            self._connection.execute("PRAGMA secure_delete = ON")  # else the bytes stay in free pages of the file
+            with self._writing():
+                for table, kept in _FORGOTTEN.items():
+                    names = ", ".join(f"{name} = ?" for name in kept)
+                    self._connection.executemany(
+                        f"UPDATE {table} SET {names} WHERE product_id = ?",
+                        [(*kept.values(), product_id) for product_id in product_ids],
+                    )
+            if self._rows("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]:
+                raise TemporaryFailure(
+                    f"the review store {self.path} is being read, so that its log still has the texts: run again"
+                )
 
     # verdicts
 

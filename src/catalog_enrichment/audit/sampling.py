@@ -79,7 +79,7 @@ def audit_sample(
         drawn = dict(sorted(counts.items()))
         record.count(drawn=drawn)
         runs.write(catalog, record)
-    for line in _in_words(request, rows, status, config):
+    for line in _in_words(request, rows, status == NOTHING_TO_DO, config):
         context.say(line)
     return {
         "status": status,
@@ -109,9 +109,9 @@ def _version(catalog: Catalog, request: DrawRequest, attributes: Sequence[str], 
     )
 
 
-def _in_words(request: DrawRequest, rows: Sequence[Row], status: str, config: Sequence[str]) -> Iterator[str]:
-    """Yield lines for people: how much was drawn, and the commands that follow."""
-    if status == NOTHING_TO_DO:
+def _in_words(request: DrawRequest, rows: Sequence[Row], is_known: bool, config: Sequence[str]) -> Iterator[str]:
+    """Yield lines for people: how much was drawn, and the commands that follow. ``is_known``: it was drawn before."""
+    if is_known:
         yield "this sample was drawn before; another --seed draws another sample of the same catalog"
     if request.draws_products:
         drawn = Counter(row["attribute"] for row in rows if row["stratum"] == UNIFORM)
@@ -121,7 +121,10 @@ def _in_words(request: DrawRequest, rows: Sequence[Row], status: str, config: Se
         yield f"{len({row['product_id'] for row in rows}):,}{of} products drawn; products per attribute: {counts}"
         if most < request.uniform:
             yield f"{request.uniform:,} products were asked for and there are only {most:,}: all are drawn"
-    yield f"next: people judge them on the review page: {command('serve_audit', config)}"
+    sample_id = rows[0]["sample_id"]
+    export = ["--sample", sample_id, "--export", f"sample-{sample_id}.json"]
+    yield f"next: people judge sample {sample_id} on the review page: {command('serve_audit', config)}"
+    yield f"  or in Label Studio: {command('label_studio', [*config, *export])}"
     yield f"then: {command('audit_ingest', config)}"
 
 

@@ -14,6 +14,7 @@ from catalog_enrichment.catalog import switches
 from catalog_enrichment.catalog.switches import OF_ATTRIBUTE, Scope, State, Switch, stratum_name
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import NOTHING_TO_DO, Modality, RunStatus
+from catalog_enrichment.web.pages import when
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -103,7 +104,4 @@ _OTHERWISE = {
 
 def in_words(entries: Sequence[Switch]) -> list[str]:
     """Return a line per switch: what, state, who, when and why."""
-    return [
-        f"{switch} is {switch.state.value}: {switch.why} ({switch.who}, {switch.at:%Y-%m-%d %H:%M} UTC)"
-        for switch in entries
-    ]
+    return [f"{switch} is {switch.state.value}: {switch.why} ({switch.who}, {when(switch.at)})" for switch in entries]

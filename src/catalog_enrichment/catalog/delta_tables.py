@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMMIT_RETRIES = 100
 """How often a commit is tried again after a concurrent commit; appends do not conflict, they only wait."""
 
-COMMIT_POINTS = ("products", "attribute_values")
+COMMIT_POINTS = ("products", "attribute_values", "renames")
 """The tables whose commits decide what a run has done; ``current_values`` is derived from them."""
 
 FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "self_derived")
@@ -41,7 +41,7 @@ a training the labels that it used, and a job that has lost its lease that it fa
 DIFFERING_ROWS = 65_536
 """Rows in a batch of :meth:`DeltaTables.scan_differing`; only for tables without pictures."""
 
-_FENCE_RUN = "fence-"
+FENCE_RUN = "fence-"
 """Prefix of the run ids of commits that change no row."""
 
 
@@ -125,7 +125,7 @@ class DeltaTables:
         looked_at = 4 * count
         while True:  # as a rule once: there is a fence only where a job has died
             history = delta.history(looked_at)
-            written = [int(row["version"]) for row in history if not str(row.get("run_id")).startswith(_FENCE_RUN)]
+            written = [int(row["version"]) for row in history if not str(row.get("run_id")).startswith(FENCE_RUN)]
             if len(written) >= count or len(history) < looked_at:
                 oldest = written[-1] if written else -1
                 return (written + [oldest - 1 - number for number in range(count)])[:count]
@@ -259,7 +259,7 @@ class DeltaTables:
 
         The rows stay; so does whether ``current_values`` is up to date.
         """
-        before = {table: self.version(table) for table in COMMIT_POINTS}
+        before = {table: max(self.version(table), 0) for table in COMMIT_POINTS}  # version 0 is the empty table
         for table in FENCED:
             if table in COMMIT_POINTS or self.open(table):
                 self._fence(table, token, before)
@@ -276,7 +276,7 @@ class DeltaTables:
                 if all(now[name] == before[name] + 1 for name in before):  # by the fence alone
                     transactions += [Transaction(name, version) for name, version in now.items()]
             properties = CommitProperties(
-                custom_metadata={"run_id": f"{_FENCE_RUN}{token}"},
+                custom_metadata={"run_id": f"{FENCE_RUN}{token}"},
                 max_commit_retries=COMMIT_RETRIES,
                 app_transactions=transactions,
             )

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import ledger, locks
+from catalog_enrichment.catalog import ledger, locks, value_names
 from catalog_enrichment.catalog.checkpoints import Checkpoints
 from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, files_of, schema_of
 from catalog_enrichment.catalog.locks import AssertHeld
 from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.catalog.storage import FolderStorage, Storage
+from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.spark.frames import few_ids, persisted_frames, with_ids
 
@@ -68,6 +69,7 @@ class Catalog:
         self.checkpoints = Checkpoints(self.storage, self.tables.lock)
         self._spark = spark
         self._lease_seconds = lease_seconds
+        self._names: Names | None = None
 
     @classmethod
     def of(cls, config: Config, spark: SparkSession | None = None) -> Catalog:
@@ -114,12 +116,31 @@ class Catalog:
 
     # reading
 
+    @property
+    def names(self) -> Names:
+        """The names by which this catalog's reader calls values that were renamed; read from the catalog once."""
+        if self._names is None:
+            rows = [row for batch in self.scan(value_names.TABLE) for row in batch.to_pylist()]
+            self._names = value_names.in_force(rows)
+        return self._names
+
+    @names.setter
+    def names(self, names: Names) -> None:
+        self._names = names
+
     def read(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
         """Return the newest version of the table, or ``version``; empty if the table does not exist yet.
+
+        Values have the names in force (:mod:`value_names`), also in an earlier version.
 
         ``columns``: only these. From an object store Spark cannot leave out the others by itself. The frame keeps
         reading that version, whatever is committed later.
         """
+        frame = self.stored(table, version, columns)
+        return value_names.frame_with_names(table, frame, self.names) if value_names.has_values(table) else frame
+
+    def stored(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
+        """Return the rows with the names that values were stored with, for rows that are written again."""
         from catalog_enrichment.catalog.part_files import frame_of
 
         whole = contract.spark_schema(table)
@@ -134,7 +155,12 @@ class Catalog:
         from catalog_enrichment.catalog.part_files import read_files
 
         files = files_of(self.tables.open(table, version))
-        yield from read_files(self.storage.below(table), files, SCAN_ROWS, schema_of(table, columns))
+        rows = read_files(self.storage.below(table), files, SCAN_ROWS, schema_of(table, columns))
+        if not value_names.has_values(table):
+            yield from rows
+            return
+        for batch in rows:
+            yield value_names.batch_with_names(table, batch, self.names)
 
     # writing
 
@@ -199,7 +225,8 @@ class Catalog:
     ) -> list[Part]:
         """Write ``df``, and the rows of ``delta`` about products that are not ``changed``; ``ids``: theirs, if few."""
         if ids is None:
-            kept = self.read(table, int(delta.version())).join(changed.select("product_id"), "product_id", "left_anti")
+            stored = self.stored(table, int(delta.version()))
+            kept = stored.join(changed.select("product_id"), "product_id", "left_anti")
             return self._spark_parts(table, kept.select(df.columns).unionByName(df))
         return self._kept_parts(table, delta, ids) + self._spark_parts(table, df)
 
@@ -259,7 +286,7 @@ class Catalog:
             if _derived_from(delta) == sources:
                 return False
             products, events = (
-                self.read(table, sources[table], ledger.CURRENT_VALUES_FROM[table]) for table in COMMIT_POINTS
+                self.read(table, sources[table] or -1, columns) for table, columns in ledger.CURRENT_VALUES_FROM.items()
             )
             if changed is not None and self._only_changed_by(run_id, _derived_from(delta), sources):
                 parts = self._derived_again(delta, products, events, changed)
@@ -290,7 +317,7 @@ class Catalog:
         self.tables.commit(self.tables.create("current_values"), [], run_id, self._source_versions())
 
     def _source_versions(self) -> dict[str, int]:
-        return {table: self.version(table) for table in COMMIT_POINTS}
+        return {table: max(self.version(table), 0) for table in COMMIT_POINTS}  # version 0 is the empty table
 
     def _only_changed_by(self, run_id: str, before: dict[str, int | None], now: dict[str, int]) -> bool:
         """Return whether the sources' versions ``now`` are those ``before``, or the next if ``run_id`` committed it."""

@@ -211,7 +211,8 @@ def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
 
     PRECISION, "One version at a time". Only where the run publishes nothing for the product and attribute; where it
     does, its set replaces the old set by being newer. Reason CONTENT_CHANGED: the value was decided on other content.
-    Reason SUPERSEDED: on the same content the score is now too low (reasons.JUDGED). A value stays active if the newest
+    Reason SUPERSEDED: on the same content the score is now too low (reasons.JUDGED). Reason CATEGORY_CHANGED: the
+    product has moved to a category or language that the certificate does not cover. A value stays active if the newest
     decision did not use the score (reasons.ADMINISTRATIVE) or was only about a merchant's or a human's value.
     """
     from pyspark.sql import functions as F
@@ -221,16 +222,23 @@ def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
 
     decisions = decided.groupBy(_KEY).agg(
         F.first("content_hash").alias("new_content"),
+        F.first(F.struct("category", "language")).alias("new_slice"),
         F.max(F.col("decision") == Decision.PUBLISH.value).alias("published"),
         any_row_for(JUDGED).alias("judged"),
         any_row_for(ADMINISTRATIVE).alias("administrative"),
+        any_row_for({Reason.UNSEEN_SLICE}).alias("unseen"),
     )
     content_changed = ~F.col("content_hash").eqNullSafe(F.col("new_content"))
-    reason = F.when(content_changed, Reason.CONTENT_CHANGED.value).otherwise(Reason.SUPERSEDED.value)
+    moved = F.col("unseen") & ~F.struct("category", "language").eqNullSafe(F.col("new_slice"))
+    reason = (
+        F.when(content_changed, Reason.CONTENT_CHANGED.value)
+        .when(moved, Reason.CATEGORY_CHANGED.value)
+        .otherwise(Reason.SUPERSEDED.value)
+    )
     return (
         active.where(F.col("source") == Source.MODEL.value)
         .join(decisions.where(~F.col("published")), _KEY)
-        .where(content_changed | (F.col("judged") & ~F.col("administrative")))
+        .where(content_changed | moved | (F.col("judged") & ~F.col("administrative")))
         .withColumn("contradiction", reason)
     )
 

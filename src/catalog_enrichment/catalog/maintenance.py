@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from catalog_enrichment.catalog.delta_tables import files_of, names_of
 from catalog_enrichment.catalog.storage import Storage, Stored
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -96,6 +99,39 @@ class Maintenance:
         return FileSet(
             self._storage, checkpoints + [table for table in unfinished if self._is_old(table)], folders=True
         )
+
+    def all_checkpoints(self) -> FileSet:
+        """Return the checkpoints of all runs: under the write lock, those of runs that were killed."""
+        return FileSet(self._storage, list(self._storage.folders(STAGING)), folders=True)
+
+    def superseded_rows(self, table: str, product_ids: pa.Array) -> dict[str, int]:
+        """Return product id -> rows about it in files that the newest version of ``table`` does not need."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        current = set(names_of(self._open(table)))
+        rows: Counter[str] = Counter()
+        for file in self._files_in(table):
+            if file.name not in current and file.name.endswith(".parquet"):
+                # a file that a killed task left half written cannot be read
+                with suppress(pa.ArrowInvalid), self._storage.parquet(file.path) as parquet:
+                    ids = parquet.read(columns=["product_id"])["product_id"]
+                    rows.update(ids.filter(pc.is_in(ids, value_set=product_ids)).to_pylist())
+        return dict(rows)
+
+    def pictures_only_of(self, product_ids: pa.Array, store: StoredPictures) -> FileSet:
+        """Return pictures of ``store`` that these products name, in a file of any version of the products table, and no
+        other product does. Checkpoints of imports are not asked."""
+        import pyarrow as pa
+
+        own, others = set[str](), set[str]()
+        for file in self._files_in("products"):
+            if file.name.endswith(".parquet"):
+                with suppress(pa.ArrowInvalid):  # a killed task left it half written: no version needs it
+                    own.update(_own_pictures(self._storage, file.path, only=product_ids))
+                    others.update(_own_pictures(self._storage, file.path, but=product_ids))
+        named = own - others
+        return FileSet(store.storage, [file for file in store.files() if file.name.partition(".")[0] in named])
 
     def unnamed_pictures(self, store: StoredPictures) -> FileSet:
         """Return pictures of ``store`` that no product of any version still there names, put there before the
@@ -197,11 +233,23 @@ class Maintenance:
         return delta
 
 
-def _own_pictures(storage: Storage, path: str) -> Iterator[str]:
-    """Yield the versions of the pictures without a URI in one file of products; the column of bytes is not read."""
-    columns = [f"images.list.element.{name}" for name in ("uri", "version")]
+def _own_pictures(
+    storage: Storage, path: str, only: pa.Array | None = None, but: pa.Array | None = None
+) -> Iterator[str]:
+    """Yield the versions of the pictures without a URI in one file of products; the column of bytes is not read.
+
+    ``only``: of the products with these ids; ``but``: of all other products.
+    """
+    import pyarrow.compute as pc
+
+    columns = ["product_id", *(f"images.list.element.{name}" for name in ("uri", "version"))]
     with storage.parquet(path) as parquet:
         for group in range(parquet.num_row_groups):
-            pictures = parquet.read_row_group(group, columns=columns)["images"].combine_chunks().flatten()
+            rows = parquet.read_row_group(group, columns=columns)
+            if only is not None:
+                rows = rows.filter(pc.is_in(rows["product_id"], value_set=only))
+            if but is not None:
+                rows = rows.filter(pc.invert(pc.is_in(rows["product_id"], value_set=but)))
+            pictures = rows["images"].combine_chunks().flatten()
             own = pictures.filter(pictures.field("uri").is_null())
             yield from own.field("version").drop_null().to_pylist()

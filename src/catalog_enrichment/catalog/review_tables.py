@@ -25,11 +25,20 @@ Row = dict[str, Any]
 Key = tuple[str, str, str]
 """Product id, attribute, value."""
 
+JudgedValues = Mapping[tuple[str, str, str], tuple[int, int]]
+"""Certificate id, attribute and value -> products that were judged, and those for which the value is wrong."""
+
 OF_MANAGERS = "suggestions"
 """Purpose (audit.review_records.Purpose) of the verdicts of shops' managers on suggestions."""
 
+OF_WRITTEN, UNIFORM = "audit", "uniform"
+"""Purpose and stratum of the verdicts on values that were drawn uniformly from those that were written."""
+
 GOLD = "gold"
 """Purpose of the verdicts on gold samples."""
+
+CANNOT_TELL = "cannot_tell"
+"""The answer (audit.review_records.Answer) that says nothing about the value."""
 
 WRONG = frozenset({"no", "other", "none"})
 """Answers (audit.review_records.Answer) that say that the value is wrong."""
@@ -94,12 +103,39 @@ def is_wrong(verdict: Mapping[str, Any]) -> bool:
     return verdict["answer"] in WRONG and verdict["value"] not in verdict["right_values"]
 
 
-def confirmed(catalog: Catalog) -> frozenset[str]:
-    """Return ids of the certificates that an audit has confirmed, without runs that were rolled back."""
+def confirmations(catalog: Catalog) -> dict[str, Row]:
+    """Return the id of each certificate that an audit has confirmed -> the newest row of `confirmations` about it.
+
+    Rows of runs that were rolled back are left out.
+    """
     order = _finished(catalog) if catalog.version(CONFIRMATIONS) >= 0 else {}
-    rows = _rows(catalog, CONFIRMATIONS, ["certificate_id", "attribute", "run_id"]) if order else []
-    finished = [row for row in rows if row["run_id"] in order]
-    return frozenset(row["certificate_id"] for row in _not_rolled_back(catalog, finished))
+    rows = [row for row in _rows(catalog, CONFIRMATIONS) if row["run_id"] in order] if order else []
+    rows.sort(key=lambda row: order[row["run_id"]])
+    return {row["certificate_id"]: row for row in _not_rolled_back(catalog, rows)}
+
+
+def judged_values(catalog: Catalog) -> JudgedValues:
+    """Return how often each written value was judged and wrong, of what was drawn uniformly. A product counts once for
+    a value of a certificate, with its last verdict; verdicts of people who could not tell do not count."""
+    if catalog.version(VERDICTS) < 0 or catalog.version(AUDITS) < 0:
+        return {}
+    verdicts, answers = newest(catalog), {}
+    for row in drawn(catalog):
+        verdict = verdicts.get(row["item_id"])
+        if verdict is None or verdict["answer"] == CANNOT_TELL:
+            continue
+        if row["purpose"] == OF_WRITTEN and row["stratum"] == UNIFORM and row["certificate_id"]:
+            answers[row["certificate_id"], row["attribute"], row["value"], row["product_id"]] = is_wrong(verdict)
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for (*key, _), wrong in answers.items():
+        judged, of_them_wrong = found.get((key[0], key[1], key[2]), (0, 0))
+        found[key[0], key[1], key[2]] = (judged + 1, of_them_wrong + wrong)
+    return found
+
+
+def confirmed(catalog: Catalog) -> frozenset[str]:
+    """Return the ids of the certificates that an audit has confirmed."""
+    return frozenset(confirmations(catalog))
 
 
 def _ingested_rows(catalog: Catalog) -> list[Row]:

@@ -272,9 +272,15 @@ def writers(row: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]]) -> Sequ
     return {RunKind.ENRICH: (row,), RunKind.BACKFILL: chunks}.get(row["kind"])
 
 
+def attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of the row's column `attributes`; {} where it is empty."""
+    found: dict[str, Any] = json.loads(row["attributes"] or "{}")
+    return found
+
+
 def decisions(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return attribute -> its numbers, of the row's column `attributes`; {} where there are none."""
-    found: dict[str, dict[str, Any]] = json.loads(row["attributes"] or "{}").get("decisions", {})
+    found: dict[str, dict[str, Any]] = attributes(row).get("decisions", {})
     return found
 
 
@@ -283,4 +289,4 @@ def total(row: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]], name: str
     parts = writers(row, chunks)
     if parts is None:
         return None
-    return sum(int(found[name]) for part in parts for found in decisions(part).values())
+    return sum(int(found.get(name, 0)) for part in parts for found in decisions(part).values())

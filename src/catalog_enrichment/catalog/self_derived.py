@@ -7,7 +7,7 @@ with its own output, so training leaves it out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -53,11 +53,12 @@ def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFram
     return rows.withColumn("found_at", F.lit(at)).select(contract.columns(TABLE))
 
 
-def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
+def scan_products(catalog: Catalog, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the products without Spark, and :data:`COLUMN`: the attributes for which a merchant value is self-derived.
 
-    Holds the table `self_derived` in memory. It is read after the version of the products is chosen: an import commits
-    to `self_derived` before it replaces the products, so that every self-derived value of that version is marked.
+    ``columns``: of the products, product_id and merchant_attributes among them; None: all. Holds the table
+    `self_derived` in memory. It is read after the version of the products is chosen: an import commits to
+    `self_derived` before it replaces the products, so that every self-derived value of that version is marked.
     """
     import pyarrow as pa
 
@@ -66,7 +67,7 @@ def scan_products(catalog: Catalog) -> Iterator[pa.RecordBatch]:
     for batch in catalog.scan(TABLE, _VALUE):
         for row in batch.to_pylist():
             marked[row["product_id"]].add((row["attribute"], row["value"]))
-    for batch in catalog.scan("products", version=version):
+    for batch in catalog.scan("products", columns, version=version):
         ids, given = (batch.column(name).to_pylist() for name in ("product_id", "merchant_attributes"))
         names = [
             sorted(

@@ -114,12 +114,12 @@ def read(catalog: Catalog) -> Switches:
 
 
 def history(catalog: Catalog) -> list[Switch]:
-    """Return every row, oldest first."""
+    """Return every row, oldest first; a value has the name in force."""
     switches = [
         Switch(
             scope=Scope(row["scope"]),
             attribute=row["attribute"] or "",
-            target=row["target"],
+            target=catalog.names.now(row["attribute"], row["target"]) if row["scope"] == Scope.VALUE else row["target"],
             state=State(row["state"]),
             **{name: row[name] for name in _PLAIN},
         )

@@ -8,11 +8,14 @@ from catalog_enrichment.cli.audit import audit_ingest, audit_sample, recertify_m
 from catalog_enrichment.cli.delivery import deliver_values, delivery_status, export_changes
 from catalog_enrichment.cli.import_and_enrich import backfill, enrich_catalog, import_products, init_project
 from catalog_enrichment.cli.models import certify_model, compare_models, promote_model, train_model
+from catalog_enrichment.cli.products import delete_products
 from catalog_enrichment.cli.review import apply_requests, label_studio, offer_suggestions, serve_audit
 from catalog_enrichment.cli.values import (
+    compare_runs,
     explain_value,
     export_suggestions,
     export_values,
+    list_empty,
     list_runs,
     maintain_catalog,
     rollback_run,
@@ -26,6 +29,8 @@ __all__ = [
     "backfill",
     "certify_model",
     "compare_models",
+    "compare_runs",
+    "delete_products",
     "deliver_values",
     "delivery_status",
     "enrich_catalog",
@@ -36,6 +41,7 @@ __all__ = [
     "import_products",
     "init_project",
     "label_studio",
+    "list_empty",
     "list_runs",
     "maintain_catalog",
     "offer_suggestions",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+from catalog_enrichment import failures
 from catalog_enrichment.cli.command import Summary, config_options, job, repeatable
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import to_stderr
+
+if TYPE_CHECKING:
+    from catalog_enrichment.catalog.lake import Catalog
 
 
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +96,26 @@ def audit_ingest(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.audit.review_store import ReviewStore
     from catalog_enrichment.context import open_for_writing
 
-    with open_for_writing(config, "audit_ingest") as context, ReviewStore(config.path(config.audit.store)) as store:
-        return ingest_verdicts.audit_ingest(context, store, args.dry_run, config_options(args))
+    with (
+        open_for_writing(config, "audit_ingest", args.dry_run) as context,
+        ReviewStore(config.path(config.audit.store)) as store,
+    ):
+        try:
+            return ingest_verdicts.audit_ingest(context, store, args.dry_run, config_options(args))
+        finally:  # also after an alarm: certificates of other attributes may be confirmed
+            if not args.dry_run:
+                refresh_pages(config, context.catalog)
+
+
+def refresh_pages(config: Config, catalog: Catalog) -> None:
+    """Write into the pages in `report.path` which certificates audits have confirmed by now; a failure is a warning."""
+    from catalog_enrichment.report import statuses
+
+    try:
+        statuses.refresh(catalog, config.path(config.report.path))
+    except Exception as problem:
+        why = failures.recognised(problem) or repr(problem)
+        to_stderr(f"warning: the pages do not say yet which certificates are confirmed: {why}")
 
 
 def _recertify_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,31 +81,35 @@ def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
 def enrich_catalog(config: Config, args: argparse.Namespace) -> Summary:
     """Score every new, changed or unscored product with the champion and publish the values that are certified."""
     from catalog_enrichment.context import open_for_writing, recording_refusals
-    from catalog_enrichment.enrichment import drift_check, pipeline
+    from catalog_enrichment.enrichment import pipeline
+    from catalog_enrichment.enrichment import summary as run_summary
     from catalog_enrichment.enrichment.request import Window
     from catalog_enrichment.report import run_report
 
     with recording_refusals(config, RunKind.ENRICH, unless=args.dry_run):
         model = _resolve_model(config, args)
     limit = config.enrich.max_products if args.max_products is None else args.max_products
-    with open_for_writing(config, "enrich_catalog") as context:
+    with open_for_writing(config, "enrich_catalog", args.dry_run) as context:
         summary = pipeline.enrich(context, model, Window(max_products=limit), dry_run=args.dry_run)
     _say_what_changed(summary)
     if not args.no_report and not args.dry_run:
         _write_page(summary, lambda: run_report.write_report_once(context.catalog, config, summary["run_id"]))
-    drift_check.refuse_if_drifted(summary)
+    run_summary.refuse_if_incomplete(summary)
     return summary
 
 
 def _say_what_changed(summary: Summary) -> None:
-    """Print the table of a run on stderr, and what became of its products; nothing if there was nothing to do."""
+    """Print the table of a run on stderr, which products have no value and why, and what became of its products;
+    nothing if there was nothing to do."""
+    from catalog_enrichment.enrichment import outcomes
     from catalog_enrichment.monitoring.text_tables import attributes_table
 
     if not summary["attributes"]:
         return
     quarantined = sum(summary["quarantined"].values())
+    empty = "".join(f"{line}\n" for line in outcomes.empty_in_words(summary["attributes"]))
     to_stderr(
-        f"\n{attributes_table(summary['attributes'])}\n\n{summary['products']:,} products = "
+        f"\n{attributes_table(summary['attributes'])}\n\n{empty}{summary['products']:,} products = "
         f"{summary['predicted']:,} predicted + {summary['skipped']:,} skipped + {quarantined:,} quarantined"
     )
 
@@ -155,7 +159,7 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
     """Enrich a chosen slice of the catalog in resumable chunks, with an estimate first."""
     from catalog_enrichment.context import open_context, open_for_writing, recording_refusals
     from catalog_enrichment.enrichment import backfill as backfill_job
-    from catalog_enrichment.enrichment import drift_check
+    from catalog_enrichment.enrichment import summary as run_summary
     from catalog_enrichment.report import run_report
 
     window = backfill_job.window_of(config)
@@ -163,11 +167,11 @@ def backfill(config: Config, args: argparse.Namespace) -> Summary:
         model = _resolve_model(config, args)
     if args.estimate:
         return {"status": "estimate"} | backfill_job.estimate(open_context(config, "backfill"), model, window)
-    with open_for_writing(config, "backfill") as context:
+    with open_for_writing(config, "backfill", args.dry_run) as context:
         summary = backfill_job.backfill(context, model, window, dry_run=args.dry_run)
     if not args.no_report and summary["status"] == RunStatus.SUCCEEDED:
         _write_page(summary, lambda: run_report.write_backfill_report(context.catalog, config, summary["run_id"]))
-    drift_check.refuse_if_drifted(summary)
+    run_summary.refuse_if_incomplete(summary)
     return summary
 
 
@@ -187,7 +191,6 @@ def _resolve_model(config: Config, args: argparse.Namespace) -> ResolvedModel:
         options = shlex.join([*config_options(args), *(["--version", newest] if newest else [])])
         command = f"{'promote_model' if newest else 'train_model'} {options}"
         raise NoModelError(f"there is no champion to score with. Next: {command} ({problem})") from problem
-    registry.check_labels(model, dictionary)
     model = model.for_run(config.enrich.compute_type, dictionary.enabled)
     for warning in registry.check_validity(model, dictionary, datetime.now(UTC)):
         to_stderr(f"warning: {warning}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from catalog_enrichment.cli.command import Summary, config_options, job
+from catalog_enrichment.cli.command import Summary, config_options, job, non_negative
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.monitoring.stages import to_stderr
 
@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from catalog_enrichment.registry.model_registry import Registry
 
 
-@job()
-def train_model(config: Config, _: argparse.Namespace) -> Summary:
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--if-new", type=non_negative, metavar="N",
+        help="train only if at least N labelled products are new or changed since the newest training; for schedules",
+    )  # fmt: skip
+
+
+@job(_train_arguments)
+def train_model(config: Config, args: argparse.Namespace) -> Summary:
     """Train on the merchants' values, evaluate, certify, and register a new model version as the candidate."""
     from catalog_enrichment.training import job as training_job
 
-    return training_job.train_model(config)
+    return training_job.train_model(config, args.if_new)
 
 
 @job()
@@ -48,7 +55,7 @@ def certify_model(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.registry.model_registry import Registry
 
     request = by_verdicts.CertifyRequest(args.by_verdicts, args.model_version, args.dry_run)
-    with open_for_writing(config, "certify_model") as context:
+    with open_for_writing(config, "certify_model", args.dry_run) as context:
         return by_verdicts.certify_by_verdicts(context, Registry(config), request, config_options(args))
 
 
@@ -69,11 +76,13 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
 @job(_promote_arguments)
 def promote_model(config: Config, args: argparse.Namespace) -> Summary:
     """Compare the candidate with the champion by the promotion policy; if it passes, make it the champion."""
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.context import follow_dictionary
     from catalog_enrichment.registry.model_registry import Registry
     from catalog_enrichment.registry.promotion import Promotion, PromotionRequest, describe
 
     registry = Registry(config)
-    promotion = Promotion(registry)
+    promotion = Promotion(registry, follow_dictionary(config, Catalog.of(config)))
     if args.history:
         history = promotion.history()
         for event in history:

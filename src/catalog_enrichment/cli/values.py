@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from catalog_enrichment.cli.audit import refresh_pages
 from catalog_enrichment.cli.command import Summary, config_options, job, listed, non_negative, repeatable
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import RunKind, RunStatus, Source
 
 
@@ -27,18 +29,22 @@ def rollback_run(config: Config, args: argparse.Namespace) -> Summary:
     """Undo a run, a model version's runs or what a certificate allowed, or one attribute of them. Undoing a rollback
     brings the values back."""
     from catalog_enrichment.context import open_for_writing
-    from catalog_enrichment.operations import rollback
+    from catalog_enrichment.operations import commands, rollback
     from catalog_enrichment.operations.set_value import login_name
 
     if args.certificate and args.attribute:
         raise ConfigError("--attribute is for a run or a model version: a certificate is about one attribute")
-    with open_for_writing(config, "rollback_run") as context:
+    with open_for_writing(config, "rollback_run", args.dry_run) as context:
         if args.certificate:
-            return rollback.revoke_certificate(context.catalog, args.certificate, login_name(), args.dry_run)
-        if args.model_version is not None:
+            summary = rollback.revoke_certificate(context.catalog, args.certificate, login_name(), args.dry_run)
+        elif args.model_version is not None:
             target = rollback.RollbackTarget(config.mlflow.model_name, args.model_version, args.attribute)
-            return rollback.rollback_version(context.catalog, target, args.dry_run)
-        return rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
+            summary = rollback.rollback_version(context.catalog, target, args.dry_run)
+        else:
+            summary = rollback.rollback_run(context.catalog, args.run_id, args.attribute, args.dry_run)
+        if not args.dry_run:  # an audit that confirmed certificates may be undone
+            refresh_pages(config, context.catalog)
+        return commands.with_undo(summary, config_options(args))
 
 
 def _set_value_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +69,7 @@ def set_value(config: Config, args: argparse.Namespace) -> Summary:
     by = correct.login_name() if args.by is None else args.by
     correction = correct.Correction(**asked, values=tuple(args.values), by=by)
     correction.check(load_dictionary(config))
-    with open_for_writing(config, "set_value") as context:
+    with open_for_writing(config, "set_value", args.dry_run) as context:
         return correct.set_value(context, correction, args.dry_run, config_options(args))
 
 
@@ -79,7 +85,7 @@ def maintain_catalog(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import maintain
 
     maintain.check_retention(config.maintenance, args.force)
-    with open_for_writing(config, "maintain_catalog") as context:
+    with open_for_writing(config, "maintain_catalog", args.dry_run) as context:
         return maintain.maintain_catalog(context, args.dry_run)
 
 
@@ -119,8 +125,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write, or folder in which to write values.FORMAT",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("csv", "jsonl", "parquet"), help="default: that of PATH's suffix, else csv"
+        "--format", choices=("csv", "jsonl", "parquet", "xlsx"), help="default: that of PATH's suffix, else csv"
     )
+    parser.add_argument("--titles", action="store_true", help="add the products' titles; xlsx always has them")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     repeatable(parser, "--attribute", help="only this attribute")
     repeatable(parser, "--category", help="category path, with all below it")
@@ -141,6 +148,7 @@ def export_values(config: Config, args: argparse.Namespace) -> Summary:
         target=target,
         kind=kind,
         overwrite=args.overwrite,
+        titles=args.titles,
         attributes=tuple(args.attribute),
         categories=tuple(args.category),
         shops=tuple(args.shop),
@@ -167,3 +175,42 @@ def list_runs(config: Config, args: argparse.Namespace) -> Summary:
 
     found = run_list.list_runs(Catalog.of(config), args.last, args.kind, args.status)
     return listed(found, "attempts", run_list.as_table, args.json)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_a", metavar="RUN_A", help="id of a run or backfill, as list_runs prints it")
+    parser.add_argument("run_b", metavar="RUN_B", help="id of the run to compare it with")
+    parser.add_argument(
+        "--examples", type=non_negative, default=5, help="products listed per attribute and difference; default 5"
+    )
+
+
+@job(_compare_arguments)
+def compare_runs(config: Config, args: argparse.Namespace) -> Summary:
+    """Compare two runs: inputs, counts, decisions by reason, coverage, certificates and written values. Changes
+    nothing."""
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.operations import compare_runs as comparison
+    from catalog_enrichment.operations import compared_runs_text
+
+    catalog = Catalog.of(config)
+    compared = comparison.compare_runs(catalog, args.run_a, args.run_b, args.examples, config_options(args))
+    to_stderr(compared_runs_text.as_text(compared))
+    return compared
+
+
+def _empty_arguments(parser: argparse.ArgumentParser) -> None:
+    repeatable(parser, "--attribute", help="only this attribute")
+    parser.add_argument("--by", choices=("shop", "category"), help="count per shop or per category")
+    parser.add_argument("--json", action="store_true", help="put the counts into the JSON summary; no table")
+
+
+@job(_empty_arguments)
+def list_empty(config: Config, args: argparse.Namespace) -> Summary:
+    """Count the products without any value of an attribute, by reason, in the whole catalog. Changes nothing."""
+    from catalog_enrichment.context import open_context
+    from catalog_enrichment.operations import empty_values
+
+    context = open_context(config, "list_empty")
+    found = empty_values.empty_values(context.catalog, context.dictionary, args.attribute, args.by)
+    return listed(found, "empty", empty_values.as_table, args.json)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import label_uses, self_derived
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.comparison.compared_models import compare_settings, compared_models
-from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.context import follow_dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import RunStatus, flatten_keys
@@ -38,7 +38,8 @@ def compare_models(config: Config) -> dict[str, Any]:
     """
     stages, settings = Stages(), compare_settings(config)
     compared_models(config)  # a bad recipe fails here, before torch is loaded
-    dictionary, catalog = load_dictionary(config), Catalog.of(config)
+    catalog = Catalog.of(config)
+    dictionary = follow_dictionary(config, catalog).dictionary
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
     store = Store(config)

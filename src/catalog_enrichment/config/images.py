@@ -79,10 +79,12 @@ class ImagesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImagesConfig(ImagesConfig):
-    """`[images]` for code that opens pictures of a catalog in an object store, where `store` is then as well."""
+    """`[images]` for code that opens pictures, with absolute folders (:meth:`Config.pictures`)."""
 
+    root: str = ""
+    """The config's `root`: pictures below it have paths relative to it, so that the folder can be copied and moved."""
     store_settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Settings and credentials of the store."""
+    """Settings and credentials of the store, where it is an object store's."""
 
     def __post_init__(self) -> None:
-        """Check nothing: the config has been checked, and ``store`` is a URI here."""
+        """Check nothing: the config has been checked, and ``store`` may be a URI here."""

@@ -29,6 +29,9 @@ from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.config.strict import check_ranges
 from catalog_enrichment.records import stable_hash
 
+_MODEL_NAME = re.compile(r"\w(?:[\w .-]*\w)?")
+"""Names that MLflow takes and that its URIs models:/NAME/VERSION can have."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparkConfig:
@@ -45,11 +48,13 @@ class MlflowConfig:
     tracking_uri: str
     """`sqlite:///PATH` (relative paths start at `root`) or the URI of a server."""
     artifact_path: str = ""
-    """Folder for the artifacts of a local store; leave empty with a server, which has its own."""
+    """Folder for the artifacts of a local store, also of a store that was moved or copied; leave empty with a server,
+    which has its own."""
     experiment: str = "catalog-enrichment"
-    """MLflow experiment of the trainings and comparisons; made if it does not exist."""
+    """MLflow experiment of the trainings and comparisons; made if it does not exist. At most 500 characters."""
     model_name: str = "catalog-enrichment"
-    """Name of the registered model, whose versions the jobs train and run."""
+    """Name of the registered model, whose versions the jobs train and run: at most 256 letters, digits, spaces, `_`,
+    `-` and `.`."""
     promotion_policy: str = "policy:promotion.v1.toml"
     """Rules of promote_model: `policy:NAME.toml` for a shipped file, or a path relative to `root`."""
     timeout_seconds: int = 10
@@ -57,6 +62,16 @@ class MlflowConfig:
 
     def __post_init__(self) -> None:
         check_ranges("mlflow", self, timeout_seconds=(1, 3600))
+        if not _MODEL_NAME.fullmatch(self.model_name) or len(self.model_name) > 256:
+            raise ValueError(
+                "mlflow.model_name must be letters, digits, spaces, _ - and ., at most 256, and begin and end with a "
+                f"letter or digit, not {self.model_name[:80]!r}: MLflow and its URIs take no others"
+            )
+        if not self.experiment.strip() or len(self.experiment) > 500:
+            raise ValueError(
+                f"mlflow.experiment must have 1 to 500 characters, not {len(self.experiment.strip())}: MLflow takes no "
+                "others"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,7 +288,7 @@ class Config:
         """Return the absolute path of a path in this config."""
         return (Path(self.root) / Path(relative).expanduser()).resolve()
 
-    def pictures(self) -> ImagesConfig:
+    def pictures(self) -> StoredImagesConfig:
         """Return `[images]` for code that opens pictures, with absolute folders.
 
         By default `fetch.allowed_folders` are those of the source, and `store` is in the catalog.
@@ -284,11 +299,11 @@ class Config:
             folders = self.source.picture_folders(Path(self.root))
         store = self.images.store or f"{self.catalog.path.rstrip('/')}/pictures"
         fetch = replace(self.images.fetch, allowed_folders=folders)
-        if "://" not in store:
-            return replace(self.images, store=str(self.path(store)), fetch=fetch)
+        settings = self.catalog.store_settings() if "://" in store else ()
+        store = store if "://" in store else str(self.path(store))
         images = {field.name: getattr(self.images, field.name) for field in fields(ImagesConfig)}
-        settings = self.catalog.store_settings()
-        return StoredImagesConfig(**images | {"store": store, "fetch": fetch}, store_settings=settings)
+        places = {"store": store, "fetch": fetch, "root": str(self.path("."))}
+        return StoredImagesConfig(**images | places, store_settings=settings)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

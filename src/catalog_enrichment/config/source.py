@@ -17,6 +17,7 @@ ROW_FORMATS = (*TABLE_FORMATS, "json_list", "xml")
 """Formats whose files are read row by row in Python: rows can be merged, and pairs in texts can be read."""
 KEY = "key:"
 """Before the name of a key of `pair_texts` and `pair_columns`: a column of the source that the mapping can name."""
+_RATIOS = ("max_gone_ratio", "min_volume_ratio", "min_attribute_ratio")
 REMOTE_FORMATS = ("postgres", "http_api")
 """Formats whose `path` is a URI of a server, and not of files."""
 
@@ -50,6 +51,8 @@ class MappingConfig:
     semicolons, spaces or `|`; relative ones start at `source.image_folder`."""
     opt_out: str = ""
     """Boolean column; where it is true, readers see no model value of the product."""
+    deleted: str = ""
+    """Boolean column; a row in which it is true needs nothing but the product id, and deletes that product."""
     updated_at: str = ""
     """Timestamp column; without it every row counts as updated at the time of its first import."""
     attributes: dict[str, str] = field(default_factory=dict)
@@ -178,6 +181,14 @@ class SourceConfig:
     """great_expectations suite that the snapshot must pass, `schemas:PATH` or a path relative to `root`."""
     row_rules: str = "schemas:expectations/row_rules.v1.json"
     """Rules that send single rows to quarantine, `schemas:PATH` or a path relative to `root`."""
+    complete: bool = False
+    """True if every snapshot of the source, all its files or rows together, holds all products of the catalog: a
+    product that is in no row of `absent_imports` snapshots is gone, and is removed."""
+    absent_imports: int = 3
+    """With `complete`: the number of new snapshots in a row that do not have a product before it is removed."""
+    max_gone_ratio: float = 0.05
+    """With `complete`: the largest share of the stored products that an import may remove for being absent, or 10
+    products where that is more; 0 removes none. Deletions by `mapping.deleted` are not limited."""
     min_volume_ratio: float = 0.5
     """The snapshot must have at least this share of the rows of the last import."""
     min_attribute_ratio: float = 0.5
@@ -189,7 +200,7 @@ class SourceConfig:
         self._check_files()
         if self.labels and not self.labels.key and self.format not in ("csv", "tsv"):
             raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
-        check_ranges("source", self, min_volume_ratio=(0, 1), min_attribute_ratio=(0, 1))
+        check_ranges("source", self, **dict.fromkeys(_RATIOS, (0, 1)), absent_imports=(1, 1000))
         self._check_remote()
 
     def _check_files(self) -> None:

@@ -100,11 +100,12 @@ def _value(annotation: Any, value: Any, key: str, problems: list[str]) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return value
-    if origin is types.UnionType:  # "X | None" and "str | list[str]" occur
+    if origin is types.UnionType:  # "X | None", "str | list[str]" and "str | dataclass" occur
         if value is None and type(None) in arguments:
             return None
         lists = [kind for kind in arguments if isinstance(value, list) and get_origin(kind) is list]
-        return _value((lists or arguments)[0], value, key, problems)
+        tables = [kind for kind in arguments if isinstance(value, Mapping) and is_dataclass(kind)]
+        return _value((lists or tables or arguments)[0], value, key, problems)
     if origin is Literal:
         if value not in arguments:
             problems.append(f"{key} must be one of {list(arguments)}, not {_shown(value, key)}")

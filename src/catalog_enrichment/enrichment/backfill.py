@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment import outcomes, pipeline
 from catalog_enrichment.enrichment.fingerprints import fingerprint
+from catalog_enrichment.enrichment.outcomes import REASONS_KEY
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.enrichment.select import read_ledger, select_products
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Stage, Stages, add_seconds
+from catalog_enrichment.reasons import STOPPED_KEY
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id, shortened
 from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import persisted_frames
@@ -202,15 +204,22 @@ def _merged(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: add_counts(*(summary[name] for summary in summaries)) for name in added},
         "attributes": _decisions([summary["attributes"] for summary in summaries]),
         **{name: shortened(sorted({line for summary in summaries for line in summary[name]})) for name in listed},
+        STOPPED_KEY: {name: why for summary in summaries for name, why in summary[STOPPED_KEY].items()},
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 
 
-def _decisions(chunks: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, int]]:
+def _decisions(chunks: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Return attribute -> its numbers of decisions, added up over the chunks."""
-    kinds = ("written", "suggested", "abstained", "retracted")
-    numbers: dict[str, list[dict[str, int]]] = {}
+    kinds = ("written", "values_written", "suggested", "abstained", "retracted")
+    numbers: dict[str, list[dict[str, Any]]] = {}
     for chunk in chunks:
         for name, found in chunk.items():
-            numbers.setdefault(name, []).append({kind: found[kind] for kind in kinds})
-    return {name: add_counts(*found) for name, found in sorted(numbers.items())}
+            numbers.setdefault(name, []).append(found)
+    return {
+        name: {
+            **add_counts(*({kind: of[kind] for kind in kinds} for of in found)),
+            REASONS_KEY: outcomes.added(*(of.get(REASONS_KEY, {}) for of in found)),
+        }
+        for name, found in sorted(numbers.items())
+    }

@@ -19,7 +19,7 @@ from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import few_ids, largest_groups, with_ids
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.dictionary import Dictionary
@@ -98,11 +98,11 @@ def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
 
 
 def now(catalog: Catalog, dictionary: Dictionary, scope: IncrementalScope | None) -> Coverage:
-    """Return the coverage now: that of the last run where only products of ``scope`` differ and the tables of then can
-    be read, brought up to date; else :func:`count`."""
+    """Return the coverage now: that of the last run where only products of ``scope`` differ, none were removed, and the
+    tables of then can be read, brought up to date; else :func:`count`."""
     kept = _kept(scope.last, dictionary) if scope and scope.last.whole_catalog else None
     readable = kept is not None and all(catalog.tables.readable(table, kept.versions[table]) for table in _SOURCES)
-    if scope is None or kept is None or not readable:
+    if scope is None or scope.removed or kept is None or not readable:
         return count(catalog, dictionary)
     return kept.updated(catalog, dictionary, scope.ids)
 
@@ -144,14 +144,23 @@ def _facts(
     if only is not None:
         products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
     applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
-    names = F.array(*[F.when(condition, F.lit(name)) for name, condition in applies.items()]).cast("array<string>")
     group = [F.coalesce(name, F.lit("")).alias(by) for by, name in (("category", "category"), ("shop", "shop_id"))]
-    applicable = products.select(F.explode(F.array_compact(names)).alias("attribute"), F.lit(_APPLICABLE), *group)
+    applicable = products.select(
+        F.explode(applicable_attributes(dictionary)).alias("attribute"), F.lit(_APPLICABLE), *group
+    )
     inside = F.lit(False)
     for name, condition in applies.items():
         inside = inside | ((F.col("attribute") == name) & condition)
     covered = visible.join(products, "product_id").where(inside)
     return applicable.union(covered.select("attribute", "source", *group)).toDF("attribute", "kind", *BY)
+
+
+def applicable_attributes(dictionary: Dictionary) -> Column:
+    """Return the enabled attributes that apply to a product, by its column ``category``: an array of names."""
+    from pyspark.sql import functions as F
+
+    names = [F.when(category_filters.applies(dictionary[name]), F.lit(name)) for name in dictionary.enabled]
+    return F.array_compact(F.array(*names).cast("array<string>"))
 
 
 class _Sums(NamedTuple):

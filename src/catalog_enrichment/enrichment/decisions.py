@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.ledger import ActiveValues
+    from catalog_enrichment.catalog.value_names import Names
     from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.enrichment.select import Selection
 
@@ -79,6 +80,10 @@ class DecisionRules:
     scored_by: ScoredBy
     """The weights and settings that gave the scores, without the compute type, which is the executor's."""
     standard: Standard
+    values: Mapping[str, frozenset[str]]
+    """Attribute -> the values that the dictionary lists."""
+    names: Names
+    """The names in force of the model's labels."""
     run_id: str
     now: datetime
 
@@ -99,6 +104,8 @@ class DecisionRules:
             model_version=model.version,
             scored_by=scored_by,
             standard=request.standard,
+            values={attribute.name: frozenset(attribute.values) for attribute in request.attributes},
+            names=request.names,
             run_id=run_id,
             now=datetime.now(UTC),
         )
@@ -156,7 +163,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
     merchant_values = dict(product["merchant_attributes"] or {})
     human_attributes = set(product["human_attributes"] or ())
     with_picture = {(row["attribute"], row["content_hash"]) for row in product["with_picture"] or ()}
-    by_attribute = _candidates(product["candidates"])
+    by_attribute = _candidates(product["candidates"], rules)
     for name in rules.attributes:
         if name not in product["pending"]:
             continue
@@ -214,13 +221,22 @@ def _active_attributes(active: DataFrame) -> DataFrame:
     )
 
 
-def _candidates(rows: Sequence[Mapping[str, Any]]) -> defaultdict[str, tuple[list[Candidate], float | None]]:
-    """Return attribute -> its candidates and the attention weight on the text."""
+def _candidates(
+    rows: Sequence[Mapping[str, Any]], rules: DecisionRules
+) -> defaultdict[str, tuple[list[Candidate], float | None]]:
+    """Return attribute -> its candidates, by the names in force, and the attention weight on the text.
+
+    Of labels that were merged into one value the best stays: what is written was certified under its own label.
+    """
     by_attribute: defaultdict[str, tuple[list[Candidate], float | None]] = defaultdict(lambda: ([], None))
     for row in rows:
-        candidates, _ = by_attribute[row["attribute"]]
-        candidates.append(Candidate(value=row["value"], score=row["score"], rank=row["rank"]))
-        by_attribute[row["attribute"]] = (candidates, row["attention"])
+        name, label = row["attribute"], row["value"]
+        candidates, _ = by_attribute[name]
+        value = rules.names.now(name, label)
+        if all(value != candidate.value for candidate in candidates):
+            listed = value in rules.values.get(name, ())
+            candidates.append(Candidate(value=value, score=row["score"], rank=row["rank"], label=label, listed=listed))
+        by_attribute[name] = (candidates, row["attention"])
     return by_attribute
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches, stratum_name
 from catalog_enrichment.enrichment.policy import stratum
-from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.inference import udf
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
@@ -125,16 +124,6 @@ def _pause(attribute: str, name: str, why: str) -> Switch:
     return Switch(
         scope=Scope.STRATUM, attribute=attribute, target=name, state=State.PAUSED, who=WHO, why=why or "drift"
     )
-
-
-def refuse_if_drifted(summary: Mapping[str, Any]) -> None:
-    """Raise GateRefused, with the whole summary, if the run paused a stratum. Everything else of it is published."""
-    if lines := summary.get("drifted"):
-        raise GateRefused(
-            "the scores have drifted, and nothing new is written there until set_switch says otherwise; everything "
-            "else was published:\n  - " + "\n  - ".join(lines),
-            summary,
-        )
 
 
 # --- the scores of strata --------------------------------------------------------------------------------------------

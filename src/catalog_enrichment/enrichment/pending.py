@@ -13,8 +13,10 @@ A decision is open again when the fact behind its reason has changed:
                                   moved since; its certificate was confirmed, and it waited under the provisional cap
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
+    published                     the product has another category or language than the decision consulted
     its value was retracted       a later run retracted it without a decision (:mod:`policy`); the attribute applies,
                                   is switched on and has this content now
+    its value was removed         from the dictionary, and the config or the dictionary has changed since
 
 With nothing of this changed, a run has nothing to do (I5).
 
@@ -120,7 +122,7 @@ def _decisions(
     predictions = catalog.read("predictions").where(F.col("attribute").isin([each.name for each in scope.attributes]))
     counts = _by(F.col("model_name"), F.col("model_version"), scope.model) | ~_in_rolled_back(rolled_back)
     newest = newest_decisions(about_products(predictions.where(counts)), succeeded)
-    retractions = _retractions(events, succeeded, rolled_back)
+    retractions = _retractions(events, succeeded, rolled_back, scope.config_hash)
     human = ledger.human_owned(events).withColumn("by_person", F.lit(True))
     for facts in (retractions, human):
         newest = newest.join(facts, ["product_id", "attribute"], "left")
@@ -134,8 +136,8 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
     content_hash, modality, certificate_id, category, language; about_merchant, about_person, administrative, retried,
-    paused (whether a row of the decision has a reason of the kind); capped_values and capped_score (number of rows with
-    the reason PROVISIONAL_CAP, and the lowest score of these). One aggregation.
+    paused, certified, removed (whether a row of the decision has a reason of the kind); capped_values and capped_score
+    (number of rows with the reason PROVISIONAL_CAP, and the lowest score of these). One aggregation.
     """
     from pyspark.sql import functions as F
 
@@ -147,6 +149,8 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
         "administrative": ADMINISTRATIVE,
         "retried": SEEN_BY_TRYING,
         "paused": {Reason.PAUSED},
+        "certified": {Reason.CERTIFIED},
+        "removed": {Reason.VALUE_REMOVED},
     }
 
     def largest_of_newest_run(*columns: Column | str) -> Column:
@@ -175,15 +179,22 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
     )
 
 
-def _retractions(events: DataFrame, succeeded: DataFrame, rolled_back: Mapping[str, Collection[str]]) -> DataFrame:
+def _retractions(
+    events: DataFrame, succeeded: DataFrame, rolled_back: Mapping[str, Collection[str]], config_hash: str
+) -> DataFrame:
     """Return per product and attribute ``retracted_at``: when the newest run finished that retracted a value without a
-    decision and was not rolled back."""
+    decision and was not rolled back.
+
+    A value that the dictionary does not list was retracted until the run's config, with the dictionary, changes.
+    """
     from pyspark.sql import functions as F
 
     by_run = (F.col("op") == Op.RETRACT.value) & F.col("undoes").isNull()
     for_reason = F.col("reason").isin([reason.value for reason in WITHOUT_DECISION])
-    events = events.where(by_run & for_reason & ~_in_rolled_back(rolled_back))
-    finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at")), "run_id")
+    removed = F.col("reason") == Reason.VALUE_REMOVED.value
+    events = events.where(by_run & (for_reason | removed) & ~_in_rolled_back(rolled_back))
+    finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at", "config_hash")), "run_id")
+    finished = finished.where(~removed | ~F.col("config_hash").eqNullSafe(config_hash))
     return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("retracted_at"))
 
 
@@ -221,11 +232,8 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
     """Return whether the fact behind the decision's reason has changed."""
     from pyspark.sql import functions as F
 
-    consulted_other = ~(
-        decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, scope.model))
-        & decision["category"].eqNullSafe(F.col("category"))
-        & decision["language"].eqNullSafe(F.col("language"))
-    )
+    moved = ~(decision["category"].eqNullSafe(F.col("category")) & decision["language"].eqNullSafe(F.col("language")))
+    consulted_other = moved | ~decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, scope.model))
     # a time far ahead was written before the clock was set back: waiting for it could take for ever
     now = datetime.now(UTC)
     recent = decision["finished_at"].between(F.lit(now - RETRY_AFTER), F.lit(now + RETRY_AFTER))
@@ -235,8 +243,9 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
         (decision["about_merchant"] & ~_given_by_merchant(decision))
         | (decision["about_person"] & decision["by_person"].isNull())
         | (decision["administrative"] & consulted_other)
+        | (decision["certified"] & moved)
         | (decision["retried"] & (~recent | other_config))
-        | (decision["paused"] & other_config)
+        | ((decision["paused"] | decision["removed"]) & other_config)
         | F.coalesce(confirmed, F.lit(False))
     )
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import coverage, decisions, drift_check, score, select, summary
+from catalog_enrichment.enrichment import coverage, decisions, drift_check, outcomes, score, select, summary
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.spark.frames import persisted_frames
@@ -97,7 +97,7 @@ def enrich(
             with stages("publish") as stage:
                 stage.count(None, decisions.publish(catalog, changes, run_id))
                 after = coverage.after(catalog, context.dictionary, before, changes.events)
-                summary.add_coverage(record, seen_before, after)
+                summary.add_coverage(record, seen_before, after, outcomes.by_reason(catalog, decided))
 
         runs.write(catalog, record)  # the last write of the run, but for the switches that its row names
         drift_check.write_pauses(catalog, drifted.pauses, run_id, record.started_at)

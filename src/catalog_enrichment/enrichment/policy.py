@@ -10,7 +10,8 @@ Retracted: the run itself retracts an active model value that no decision replac
 
     SWITCHED_OFF         its attribute, shop, category, value or certificate is switched off, or the attribute does not
                          apply to the product's category
-    SUPERSEDED           it would be seen again in place of a value that is switched off
+    VALUE_REMOVED        the dictionary does not list it any more
+    SUPERSEDED           it would be seen again in place of a value that is switched off or removed
     CONTENT_CHANGED      it was decided on other content, and this model does not decide the new content: it could not
                          score it, or has no head for the attribute
 
@@ -230,51 +231,60 @@ def _room(sets: DataFrame, cap: ProvisionalCap) -> DataFrame:
 # --- retracted without a decision ------------------------------------------------------------------------------------
 
 
-def to_retract(active: DataFrame, products: DataFrame, request: RunRequest) -> DataFrame:
+def to_retract(active: DataFrame, products: DataFrame, request: RunRequest, removed: bool = True) -> DataFrame:
     """Return the rows of ``active`` (assert events) to retract; ``contradiction`` says why.
 
     ``products``: product_id, content_hash, shop_id, category and ``refused`` (this version could not score the
-    content), of the run's window; values of other products are left alone.
+    content), of the run's window; values of other products are left alone. ``removed``: look for values that the
+    dictionary does not list; not needed where an earlier run has looked with the same dictionary.
     """
     from pyspark.sql import functions as F
 
     shops, categories = request.rules.disabled_shops, request.rules.disabled_categories
+    applies = [F.when(category_filters.applies(attribute), attribute.name) for attribute in request.enabled]
     facts = products.select(
         "product_id",
-        "category",
+        F.array_compact(F.array(*applies)).cast("array<string>").alias("allowed"),
         F.col("content_hash").alias("new_content"),
         "refused",
         (F.col("shop_id").isin(shops) | category_filters.below(categories)).alias("off"),
     )
-    allowed = F.lit(False)
-    for attribute in request.enabled:
-        allowed = allowed | ((F.col("attribute") == attribute.name) & category_filters.applies(attribute))
     decidable = F.col("attribute").isin([attribute.name for attribute in request.attributes])
-    switched_off = F.coalesce("off", F.lit(False)) | ~allowed
+    switched_off = F.coalesce("off", F.lit(False)) | ~F.array_contains("allowed", F.col("attribute"))
     stale = _on_other_content() & (F.col("refused") | ~decidable)
     reason = F.when(switched_off, Reason.SWITCHED_OFF.value).when(stale, Reason.CONTENT_CHANGED.value)
     joined = _of_model(active).join(facts, "product_id").withColumn("contradiction", reason)
     retracted = joined.where(F.col("contradiction").isNotNull()).select(*active.columns, "contradiction")
-    return _with_switched_off(active, products, retracted, request.switches)
+    return _with_switched_off(active, products, retracted, request, removed)
 
 
-def _with_switched_off(active: DataFrame, products: DataFrame, retracted: DataFrame, now: Switches) -> DataFrame:
-    """Return ``retracted`` and the values of ``products`` that are switched off, or whose certificate is.
+def _with_switched_off(
+    active: DataFrame, products: DataFrame, retracted: DataFrame, request: RunRequest, look_for_removed: bool
+) -> DataFrame:
+    """Return ``retracted`` and the values of ``products`` that are switched off or removed, or whose certificate is
+    switched off.
 
-    Where a value is switched off the set that it replaced is not seen again: a newer decision had replaced it. Where a
-    certificate is, readers see what they saw before it wrote, as after a rollback.
+    Where a value is, the set that it replaced is not seen again: a newer decision had replaced it. Where a certificate
+    is, readers see what they saw before it wrote, as after a rollback.
     """
     from pyspark.sql import functions as F
 
+    now = request.switches
     certificates = now.targets(Scope.CERTIFICATE, State.OFF)
-    if not certificates and not now.of(Scope.VALUE, State.OFF):
+    not_listed = F.lit(False)
+    for attribute in request.enabled:
+        not_listed |= (F.col("attribute") == attribute.name) & ~F.col("value").isin(list(attribute.values))
+    some_removed = look_for_removed and not _of_model(active).where(not_listed).isEmpty()
+    if not certificates and not some_removed and not now.of(Scope.VALUE, State.OFF):
         return retracted
     rest = active.join(products.select("product_id"), "product_id", "left_semi")
     rest = _of_model(rest.join(retracted.select("event_id"), "event_id", "left_anti"))
     rest = rest.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
     by_certificate = F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
     others = rest.where(~by_certificate)
-    by_value = others.where(_named(now, Scope.VALUE, F.col("value"), State.OFF))
+    off = _named(now, Scope.VALUE, F.col("value"), State.OFF)
+    reason = F.when(off, F.col("contradiction")).otherwise(Reason.VALUE_REMOVED.value)
+    by_value = others.where(off | not_listed).withColumn("contradiction", reason)
     found = rest.where(by_certificate).unionByName(ledger.with_replaced(others, by_value))
     return retracted.unionByName(found.select(*retracted.columns))
 

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from catalog_enrichment.catalog import ledger, review_tables, runs, switches
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
+from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.enrichment.pending import DecisionScope
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, Standard
+from catalog_enrichment.reasons import DIFFERENCES_KEY, STOPPED_KEY
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
+from catalog_enrichment.registry.label_check import LabelCheck, check_labels
 from catalog_enrichment.spark import category_filters
 
 if TYPE_CHECKING:
@@ -72,10 +75,12 @@ class RuntimeOverrides:
     switches: Switches = field(default_factory=Switches)
     confirmed: frozenset[str] = frozenset()
     """Ids of the certificates that an audit has confirmed."""
+    names: Names = field(default_factory=Names)
+    """The names in force of values that were renamed."""
 
     @classmethod
     def read(cls, catalog: Catalog) -> RuntimeOverrides:
-        return cls(switches.read(catalog), review_tables.confirmed(catalog))
+        return cls(switches.read(catalog), review_tables.confirmed(catalog), catalog.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ class RunRequest:
     model: ResolvedModel
     """The model in the number type of the run, with the certificates of that type."""
     attributes: tuple[Attribute, ...]
-    """Enabled attributes that the model has a head for."""
+    """Enabled attributes that the model has a head for, but those that are stopped."""
     enabled: tuple[Attribute, ...]
     window: Window
     rules: EnrichConfig
@@ -130,6 +135,10 @@ class RunRequest:
     """A hash of the config and the switches: another hash is another run, which decides again what was paused."""
     switches: Switches
     """The switches that held when the run began."""
+    labels: LabelCheck = field(default_factory=LabelCheck)
+    """What is stopped, and what else differs, because the dictionary has changed since the model was trained."""
+    names: Names = field(default_factory=Names)
+    """The names in force, by which the model's labels are written."""
     drifted: tuple[Switch, ...] = ()
     """Pauses of strata that this run found to have drifted."""
 
@@ -146,11 +155,18 @@ class RunRequest:
         overrides = overrides or RuntimeOverrides()
         switched = overrides.switches
         model = model.for_run(config.enrich.compute_type, dictionary.enabled)
-        off = switched.off_attributes()
+        off, labels = (
+            switched.off_attributes(),
+            check_labels(model.heads, dictionary, overrides.names, model.certificates),
+        )
         enabled = tuple(dictionary[name] for name in dictionary.enabled if name not in off)
         return cls(
             model=model,
-            attributes=tuple(attribute for attribute in enabled if attribute.name in model.heads),
+            attributes=tuple(
+                attribute
+                for attribute in enabled
+                if attribute.name in model.heads and attribute.name not in labels.stopped
+            ),
             enabled=enabled,
             window=window,
             rules=replace(
@@ -163,6 +179,8 @@ class RunRequest:
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
             config_hash=config_hash(config, dictionary, model.numbers, switched),
             switches=switched,
+            labels=labels,
+            names=overrides.names,
         )
 
     def identity(self) -> RequestIdentity:
@@ -184,6 +202,7 @@ class RunRequest:
             config=config.without_secrets(),
             secrets=config.secrets(),
             window=self.window.as_dict(),
+            attributes={STOPPED_KEY: dict(self.labels.stopped), DIFFERENCES_KEY: list(self.labels.differences)},
         )
 
     def run_id(self, *inputs: object) -> str:

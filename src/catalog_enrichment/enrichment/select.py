@@ -9,18 +9,20 @@ open (:class:`IncrementalScope`), and its cost follows the change. It looks at a
 
     had another request    another model version, config or window; a backfill or a rollback came after it
     left products over     beyond `enrich.max_products`
-    is not the last        to have written to the ledger: a person did, or a run that was killed
+    is not the last        to have written to the ledger: a person did, or a run that was killed; not an import, whose
+                           events are about products that it removed or added
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import gone_products, runs
 from catalog_enrichment.catalog.ledger import ActiveValues, LedgerState
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment import fingerprints, pending, policy
@@ -164,7 +166,9 @@ def _selected(
     most = request.window.max_products
     active = state.active_of(scope.about, persist) if scope else state.active()
     active = replace(active, events=persist(active.events))
-    retracted = persist(policy.to_retract(active.events, status, request))
+    # the last run of an incremental scope had the same dictionary
+    may_be_removed = scope is None and bool(state.totals.asserted_at)
+    retracted = persist(policy.to_retract(active.events, status, request, may_be_removed))
     retractions, retracted_hash = fingerprints.counted(retracted, F.xxhash64("event_id", "contradiction"))
     kept = state.active().without(retracted).events
     counts, waiting = _status_counts(status), dict[str, int]()
@@ -305,6 +309,8 @@ class IncrementalScope:
     imports: tuple[str, ...]
     """Ids of the imports that changed products."""
     last: LastRun
+    removed: bool = False
+    """Products of the catalog were removed since."""
 
     def among(self, products: DataFrame) -> DataFrame:
         """Return the ``products`` to look at. An import writes products to files of their own: few files are read."""
@@ -315,14 +321,14 @@ class IncrementalScope:
         return rows.join(self.ids, "product_id", "left_semi")
 
 
-_DECIDE_NOTHING = (RunKind.IMPORT.value, RunKind.MAINTAIN.value, RunKind.SAMPLE.value)
+_DECIDE_NOTHING = (*(kind.value for kind in gone_products.REMOVING), RunKind.MAINTAIN.value, RunKind.SAMPLE.value)
 
 
 def incremental_scope(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> IncrementalScope | None:
     """Return which of ``products``, those of the window asked for, to look at; None: all of them."""
     columns = ("run_id", "kind", "status", "counts", "attributes", "table_versions", "finished_at")
-    succeeded = filter(runs.has_succeeded, runs.rows(catalog, (*columns, *RequestIdentity._fields)))
-    last = last_run(succeeded, request, catalog.tables.written_versions("attribute_values")[0])
+    succeeded = [*filter(runs.has_succeeded, runs.rows(catalog, (*columns, *RequestIdentity._fields)))]
+    last = last_run(succeeded, request, partial(gone_products.ledger_changed_by_others, catalog))
     if last is None:
         return None
     # the imports also of products that an import wrote before it was killed
@@ -335,13 +341,17 @@ def incremental_scope(catalog: Catalog, request: RequestIdentity, products: Data
     if ids is None:
         return None
     others = sum(by_import.values()) - len(ids)
-    return IncrementalScope(with_ids(products.sparkSession, ids), len(ids), others, since, last)
+    removed = gone_products.products_removed(catalog, last.table_versions["products"], succeeded)
+    return IncrementalScope(with_ids(products.sparkSession, ids), len(ids), others, since, last, removed)
 
 
-def last_run(succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, ledger_version: int) -> LastRun | None:
+def last_run(
+    succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, ledger_changed: Callable[[int], bool]
+) -> LastRun | None:
     """Return the last run, if it had the same request and nobody has written to the ledger since; else None.
 
-    ``succeeded``: rows of the contract `runs`, in any order; ``ledger_version``: of the ledger now.
+    ``succeeded``: rows of the contract `runs`, in any order; ``ledger_changed``: says whether a run that counts has
+    written to the ledger since a version of it.
     """
     rows = sorted(succeeded, key=lambda row: row["finished_at"])
     last = next((row for row in reversed(rows) if row["kind"] not in _DECIDE_NOTHING), None)
@@ -349,7 +359,8 @@ def last_run(succeeded: Iterable[Mapping[str, Any]], request: RequestIdentity, l
         return None
     same_request = tuple(last[name] for name in RequestIdentity._fields) == request
     versions, counts = dict(last["table_versions"] or {}), dict(last["counts"] or {})
-    if not same_request or versions.get("attribute_values") != ledger_version or _left_over(last):
+    version = versions.get("attribute_values")
+    if not same_request or version is None or _left_over(last) or ledger_changed(version):
         return None
     imports = [row for row in rows if row["kind"] == RunKind.IMPORT.value]
     before = [row["run_id"] for row in imports if row["finished_at"] < last["finished_at"]]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import reasons
 from catalog_enrichment.catalog import coverage_groups, switches
 from catalog_enrichment.enrichment import score
+from catalog_enrichment.enrichment.outcomes import REASONS_KEY, ByReason
+from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.precision.claim import language_name
-from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, SEEN_BY_TRYING, UNSEEN_KEY, Reason
+from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, SEEN_BY_TRYING, STOPPED_KEY, UNSEEN_KEY, Reason
 from catalog_enrichment.records import (
     DRY_RUN,
     NOTHING_TO_DO,
@@ -62,12 +64,17 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
     """Put the numbers of the decisions into ``record``, and print what waits and what needs attention."""
     counted, waiting = decision_counts(outcome.decided, outcome.scored), outcome.selection.waiting
     not_on = switches.read(catalog).with_more(request.drifted)
-    record.attributes = attributes(counted, outcome.changes, outcome.before, request.model, waiting) | {
-        by_shop.KEY: counted.by_shop.row(),
-        DRIFT_KEY: outcome.drifted.to_dict(),
-        PAUSED_KEY: shortened([f"{switch} is {switch.state.value}: {switch.why}" for switch in not_on.entries]),
-        UNSEEN_KEY: unseen_slices(request.model.certificates, outcome.decided),
-    }
+    found = attributes(counted, outcome.changes, outcome.before, request.model, waiting)
+    record.attributes = (
+        (record.attributes or {})
+        | found
+        | {
+            by_shop.KEY: counted.by_shop.row(),
+            DRIFT_KEY: outcome.drifted.to_dict(),
+            PAUSED_KEY: shortened([f"{switch} is {switch.state.value}: {switch.why}" for switch in not_on.entries]),
+            UNSEEN_KEY: unseen_slices(request.model.certificates, outcome.decided),
+        }
+    )
     tried_again = sum(numbers["tried_again"] for numbers in counted.by_attribute.values())
     all_waiting = sum(record.attributes["waiting"].values())
     record.count(left_open=outcome.selection.left_open + tried_again + all_waiting)
@@ -77,7 +84,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
 # --- counted per attribute and shop ----------------------------------------------------------------------------------
 
 _OF_SHOPS = (Reason.DISAGREES_WITH_MERCHANT, Reason.BELOW_THRESHOLD)
-_OF_ATTRIBUTES = ("written", "suggested", "abstained", "waiting", "tried_again")
+_OF_ATTRIBUTES = ("written", "values_written", "suggested", "abstained", "waiting", "tried_again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,8 @@ class DecisionCounts:
     """Numbers of products by decision. A product with several values counts by its best value."""
 
     by_attribute: dict[str, dict[str, int]]
-    """Attribute -> products written, suggested, abstained, and values that wait under the cap or are tried again."""
+    """Attribute -> products written, suggested, abstained, and values written, that wait under the cap or are tried
+    again."""
     by_shop: by_shop.Counted
     """Products: ``disagrees_with_merchant.ATTRIBUTE``, ``below_threshold.ATTRIBUTE`` where the merchant gave no value,
     and the reasons of :func:`score.problems`."""
@@ -121,6 +129,7 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
     tried_again = F.col("reason").isin([reason.value for reason in SEEN_BY_TRYING])
     per_product = decided.groupBy("attribute", "product_id").agg(
         any_row(F.col("decision") == Decision.PUBLISH.value).alias("publish"),
+        F.count_if(F.col("decision") == Decision.PUBLISH.value).alias("values_written"),
         any_row(F.col("decision") == Decision.SUGGEST.value).alias("suggest"),
         F.count_if(F.col("reason") == Reason.PROVISIONAL_CAP.value).alias("waiting"),
         F.count_if(tried_again).alias("tried_again"),
@@ -133,6 +142,7 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
     of_shop = of_shop.withColumn("name", F.coalesce("shop_id", F.lit("")))  # null: the sum of all shops
     rows = of_shop.groupingSets([("attribute",), ("attribute", "name")], "attribute", "name").agg(
         F.count_if(written).alias("written"),
+        F.sum("values_written").alias("values_written"),
         F.count_if(suggested).alias("suggested"),
         F.count_if(~written & ~suggested).alias("abstained"),
         F.sum("waiting").alias("waiting"),
@@ -157,12 +167,13 @@ def attributes(
 ) -> dict[str, Any]:
     """Return the column `attributes` of the run's row: numbers per attribute, the model's certificates, and what waits.
 
-    In ``decisions`` ``retracted`` counts values of earlier runs, the other numbers count products. ``waiting``:
-    attribute -> values under the provisional cap; as an argument those that this run did not decide again.
+    In ``decisions`` ``values_written`` counts values and ``retracted`` values of earlier runs, the other numbers count
+    products: a product can have several values. ``waiting``: attribute -> values under the provisional cap; as an
+    argument those that this run did not decide again.
     """
     counts, coverage = counted.by_attribute, before.numbers()
     here = {name: numbers["waiting"] for name, numbers in counts.items()}
-    none = dict.fromkeys(("written", "suggested", "abstained"), 0)
+    none = dict.fromkeys(("written", "values_written", "suggested", "abstained"), 0)
     decisions = {
         name: {
             "merchant": coverage.get(name, _SWITCHED_OFF)["merchant"],
@@ -209,8 +220,11 @@ def _slice_name(certificate: Certificate | None, language: str, category: str) -
     return f"{of_category} in {language_name(language)}"
 
 
-def add_coverage(record: RunRecord, before: Mapping[str, Any], after: Coverage) -> None:
-    """Add to each attribute's numbers the coverage that readers see after the run, and the counts for the next run.
+def add_coverage(
+    record: RunRecord, before: Mapping[str, Any], after: Coverage, reasons_of: Mapping[str, ByReason]
+) -> None:
+    """Add to each attribute's numbers the coverage that readers see after the run, the reasons of the products that it
+    decided (:func:`outcomes.by_reason`), and the counts for the next run.
 
     ``before``: :meth:`Coverage.before` of the first attempt of the run. Its groups are added where they differ.
     """
@@ -219,6 +233,7 @@ def add_coverage(record: RunRecord, before: Mapping[str, Any], after: Coverage) 
     for name, numbers in known["decisions"].items():
         numbers["coverage_before"] = before["numbers"].get(name, _SWITCHED_OFF)["coverage"]
         numbers["coverage_after"] = coverage.get(name, _SWITCHED_OFF)["coverage"]
+        numbers[REASONS_KEY] = reasons_of.get(name, {})
     change = coverage_groups.difference(coverage_groups.from_rows(before["groups"]), after.groups)
     record.attributes = known | {
         coverage_groups.COVERAGE_KEY: after.to_dict(),
@@ -269,9 +284,23 @@ def nothing_to_do(record: RunRecord, waiting: Mapping[str, int]) -> dict[str, An
         f"nothing to do: {record.counts['products']:,} products in the window, none of them new, changed or unscored "
         f"by {record.model_name} version {record.model_version}"
     )
-    record.attributes = {"waiting": dict(waiting)}
+    record.attributes = (record.attributes or {}) | {"waiting": dict(waiting)}
     say_what_waits(record)
+    for line in reasons.not_covered(record.attributes):
+        record.stages.say(line)
     return summary(record, NOTHING_TO_DO) | {"run_id": None}
+
+
+def refuse_if_incomplete(summary: Mapping[str, Any]) -> None:
+    """Raise GateRefused, with the whole summary, if the run did not decide an attribute or paused a stratum. Everything
+    else of it is published."""
+    problems = {
+        "nothing new is written of an attribute": reasons.stopped(summary),
+        "the scores have drifted, and nothing new is written there until set_switch says otherwise": summary["drifted"],
+    }
+    lines = ["\n  - ".join([f"{what}:", *found]) for what, found in problems.items() if found]
+    if lines:
+        raise GateRefused("\n".join([*lines, "Everything else was published."]), summary)
 
 
 def preview(decided: DataFrame, record: RunRecord, over_limit: str | None = None) -> dict[str, Any]:
@@ -311,5 +340,6 @@ def summary(record: RunRecord, status: str = RunStatus.SUCCEEDED) -> dict[str, A
         "paused": found.get(PAUSED_KEY, []),
         "unseen": found.get(UNSEEN_KEY, {}),
         "drifted": shortened(reasons.drifted(found)),
+        "stopped": found.get(STOPPED_KEY, {}),
         "seconds": record.stages.seconds,
     }

@@ -213,6 +213,11 @@ ROLES: dict[str, Role] = {
         unsuitable=_no_time,
         missing="a column with the time of the last change; without one the first import's",
     ),
+    "deleted": Role(
+        names="deleted, is deleted",
+        unsuitable=_no_flag,
+        missing="a yes-or-no column, true for products that are removed from the catalog",
+    ),
     "opt_out": Role(
         names="opt out, optout, opted out, do not enrich, no enrichment",
         unsuitable=_no_flag,

@@ -1,12 +1,13 @@
 """The import job: brings the catalog's products table up to date with the merchants' rows of a source.
 
     look -> read, normalise -> validate snapshot -> row rules, compare with the stored products -> try some pictures ->
-    quarantine, self_derived, products, current values
+    quarantine, self_derived, products, values of products that are gone, current values
 
 The source is read once, into a checkpoint that all later steps read; a source that has not changed since the last
-import is not read at all. Every input row has exactly one outcome: quarantined, new, changed or unchanged, so the
-counts add up (I7). A killed run that is started again has the same run id, reuses its checkpoints and gives the same
-result (I5). An import that changes nothing writes nothing.
+import is not read at all. Every input row has exactly one outcome: quarantined, new, changed, unchanged or a deletion,
+so the counts add up (I7). Products that the source deletes, or no longer has where it is complete, are removed. A
+killed run that is started again has the same run id, reuses its checkpoints and gives the same result (I5). An import
+that changes nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import __version__, contract, resources
-from catalog_enrichment.catalog import runs, self_derived
+from catalog_enrichment.catalog import gone_products, runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.dictionary import is_below
 from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.ingest import merchant_values, outcomes
+from catalog_enrichment.ingest.absent_products import CHANGES, RETRACTED, refuse_many_gone, who_went
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
-from catalog_enrichment.ingest.outcomes import CHANGED, MERGED, NEW, QUARANTINED, UNCHANGED, ComparedSnapshot
+from catalog_enrichment.ingest.outcomes import (
+    CHANGED,
+    DELETIONS,
+    GONE,
+    MERGED,
+    NEW,
+    QUARANTINED,
+    UNCHANGED,
+    Absence,
+    ComparedSnapshot,
+)
 from catalog_enrichment.ingest.product_columns import read_products
 from catalog_enrichment.ingest.product_pictures import other_pictures
 from catalog_enrichment.ingest.source_frame import ProductSource
@@ -55,9 +67,9 @@ _PICTURES = ("pictures_tried", "unusable_pictures")
 def import_products(context: Context) -> dict[str, Any]:
     """Bring the products table up to date with the config's source; return the run's summary.
 
-    A row replaces the stored product with its id; products that are not in the source stay. Raises ConfigError for an
-    unusable config, DataContractError for a source that fails its validation, and GateRefused where too many pictures
-    cannot be used; in each case no product was changed.
+    A row replaces the stored product with its id, or deletes it; products that are not in the source stay unless it is
+    complete. Raises ConfigError for an unusable config, DataContractError for a source that fails its validation, and
+    GateRefused where too many pictures cannot be used or products are gone; in each case no product was changed.
     """
     config, catalog, given = context.config, context.catalog, source_config(context.config)
     record = RunRecord(
@@ -66,7 +78,7 @@ def import_products(context: Context) -> dict[str, Any]:
     with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
         record.config_hash = _settings_hash(context)
         rules = load_rules(resources.locate(given.row_rules, config.path(".")))
-        merchant_values.check_attributes(given.mapping, context.dictionary)
+        _check_attributes(context)
         with opened_source(context.spark, config, context.say) as source:
             return _import(context, record, rules, source)
 
@@ -78,6 +90,7 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], source: P
         last = runs.newest_of(catalog, RunKind.IMPORT)
         record.input_fingerprint = source.fingerprint("" if last is None else last["input_fingerprint"])
         unchanged = last is not None and _is_unchanged(context, record, last)
+        absence = Absence(_is_new_snapshot(context, record, last), source_config(context.config).absent_imports)
     if last is not None and unchanged:
         return _nothing_new(context, record, last)
 
@@ -88,7 +101,7 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], source: P
     with stages("validate"):
         record.validation = _validate(rows, context.config, 0 if last is None else last["counts"]["rows"])
     with stages("compare") as stage:
-        snapshot = _compare(context, record, rows, rules)
+        snapshot = _compare(context, record, rows, rules, absence)
         record.attributes = merchant_values.count_merchant_values(
             snapshot.accepted_rows(), context.dictionary, snapshot.problems()
         )
@@ -97,27 +110,33 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], source: P
         self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
-    published = snapshot.changes or catalog.current_values_stale()
+    published = snapshot.alters or catalog.current_values_stale()
     if not published and not (snapshot.refused and _new_quarantine(quarantined, catalog)):
         catalog.checkpoints.drop(run_id)
         context.say(f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already")
         return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
+    may_refuse = not catalog.committed("products", run_id)  # else it was killed after that: it can only go on
+    if may_refuse and snapshot.counts[GONE]:
+        refuse_many_gone(snapshot, source_config(context.config), catalog.read("products").count())
     if snapshot.changes:
-        committed = catalog.committed("products", run_id)
-        _try_pictures(context, record, snapshot.accepted_rows(), may_refuse=not committed)
+        _try_pictures(context, record, snapshot.accepted_rows(), may_refuse)
     with stages("publish") as stage:
         stage.quarantined = _append(catalog, "quarantine", quarantined, snapshot.refused, run_id)
         if self_derived_values is not None:
             marked = sum(record.by_reason("self_derived").values())
             # before the products: see self_derived.scan_products
             _append(catalog, self_derived.TABLE, self_derived_values, marked, run_id)
-            written, changed = snapshot.written_products(run_id), snapshot.changed_products()
-            stage.rows_out = catalog.replace_products("products", written, changed, run_id)
-        # without changes they are stale because of another job
-        catalog.refresh_current_values(run_id, snapshot.written_rows() if snapshot.changes else None)
+        if snapshot.alters:
+            written = snapshot.products_to_write(catalog.stored("products"), run_id)
+            stage.rows_out = catalog.replace_products("products", written, snapshot.replaced_ids(), run_id)
+            _retract_past_values(context, record, snapshot)
+        # where nothing is altered they are stale because of another job
+        catalog.refresh_current_values(run_id, snapshot.readers_ids() if snapshot.alters else None)
     runs.write(catalog, record)  # the last write of the run
     catalog.checkpoints.drop(run_id)
+    if went := who_went(record.counts, source_config(context.config)):
+        context.say(went)
     return _summary(record, RunStatus.SUCCEEDED)
 
 
@@ -144,13 +163,34 @@ def _is_unchanged(context: Context, record: RunRecord, last: Row) -> bool:
     return not other_pictures(catalog.read("products"), context.config.pictures())
 
 
+def _is_new_snapshot(context: Context, record: RunRecord, last: Row | None) -> bool:
+    """Return whether this is another snapshot of a complete source: then it tells which products are absent."""
+    seen_before = last is not None and last["input_fingerprint"] == record.input_fingerprint
+    return source_config(context.config).complete and not seen_before
+
+
 def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, Any]:
     """Return the summary where ``last`` imported the same rows: its counts."""
     context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
+    record.counts |= dict.fromkeys(CHANGES, 0)
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
     record.attributes = json.loads(last["attributes"])
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
+
+
+def _check_attributes(context: Context) -> None:
+    """Raise ConfigError for an attribute of the mapping that never was in the dictionary; warn of those that left."""
+    mapping, known = source_config(context.config).mapping, context.dictionary
+    imported: dict[str, Any] = {}
+    if set(mapping.attributes) - set(known.attributes):
+        last = runs.newest_of(context.catalog, RunKind.IMPORT)
+        imported = {} if last is None else json.loads(last["config"])["source"]["mapping"]["attributes"]
+    for name in merchant_values.check_attributes(mapping, known, imported):
+        context.say(
+            f"warning: {name} is not in the dictionary any more: the merchants' values are kept as they are given; "
+            "take it out of source.mapping.attributes too"
+        )
 
 
 def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
@@ -198,7 +238,13 @@ def _validate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
     """Return great_expectations' document of the snapshot. Raises DataContractError, which lists the failures."""
     source = source_config(config)
     suite = resources.locate(source.snapshot_suite, config.path("."))
-    report = check_snapshot(raw, suite, {"min_rows": max(1, math.ceil(source.min_volume_ratio * last_rows))})
+    needed = max(1, math.ceil(source.min_volume_ratio * last_rows))
+    if source.mapping.deleted:  # a row that deletes a product counts as a row, and has only an id
+        needed = max(0, needed - raw.where("deleted").count())
+        raw = raw.where("NOT deleted")
+        if not needed and raw.isEmpty():  # the shares of no rows mean nothing
+            return {"success": True, "results": []}
+    report = check_snapshot(raw, suite, {"min_rows": needed})
     if not report.success:
         failures = "\n  - ".join(report.failures)
         raise DataContractError(f"{source.path} fails {suite.name}; nothing was written:\n  - {failures}")
@@ -238,11 +284,13 @@ def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> Non
         )
 
 
-def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule]) -> ComparedSnapshot:
+def _compare(
+    context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule], absence: Absence
+) -> ComparedSnapshot:
     """Return the outcome of every row, counted. Raises DataContractError if the catalog has a product twice."""
     catalog = context.catalog
-    flagged = flag_rows(rows, rules)
-    found = outcomes.outcomes(flagged, outcomes.with_content_state(catalog.read("products")), record.started_at)
+    stored = outcomes.with_content_state(catalog.read("products"))
+    found = outcomes.outcomes(flag_rows(rows, rules), stored, record.started_at, absence)
     try:
         snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))
     except RuntimeError:  # a product that is twice in the catalog has two outcomes
@@ -251,6 +299,17 @@ def _compare(context: Context, record: RunRecord, rows: DataFrame, rules: list[R
         raise
     record.count(**snapshot.counts)
     return snapshot
+
+
+def _retract_past_values(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> None:
+    """Retract what was asserted about products that are removed, and about earlier products with the ids of new ones.
+
+    To be called after the products are replaced: see :mod:`gone_products`.
+    """
+    if not (snapshot.removed or snapshot.counts[NEW]):
+        return
+    events = gone_products.retract_values(context.catalog, record.run_id, snapshot.other_ids(), record.started_at)
+    record.count(**{RETRACTED: events})
 
 
 def _find_self_derived(context: Context, record: RunRecord, snapshot: ComparedSnapshot) -> DataFrame:
@@ -296,8 +355,11 @@ def _append(catalog: Catalog, table: str, rows: DataFrame, number: int, run_id: 
 
 
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:
-    """Return the job's JSON line: products (input rows) = new + changed + unchanged + quarantined.
+    """Return the job's JSON line: products (input rows) = new + changed + unchanged + quarantined + deletions.
 
+    ``deletions``, where the source has some: rows that delete a product; ``deleted``: those whose product was stored.
+    ``missed``, ``gone``, ``returned``, where the source is complete: stored products that this snapshot does not have,
+    those that are removed for it, and those that earlier snapshots did not have. ``retracted``: ledger events.
     ``merged_rows``, where rows were merged: the source had so many more rows.
     ``pictures_tried``: the sampled products with pictures; ``unusable_pictures``: those without a usable picture.
     ``self_derived``: attribute -> merchant values that are new and repeat what this system wrote or suggested.
@@ -309,7 +371,7 @@ def _summary(record: RunRecord, status: str) -> dict[str, Any]:
         "products": record.counts["rows"],
         **{name: record.counts[name] for name in (NEW, CHANGED, UNCHANGED)},
         QUARANTINED: record.by_reason(QUARANTINED),
-        **({MERGED: record.counts[MERGED]} if MERGED in record.counts else {}),
+        **{name: record.counts[name] for name in (MERGED, DELETIONS, *CHANGES) if record.counts.get(name)},
         "self_derived": record.by_reason("self_derived"),
         "pictures_tried": record.counts.get("pictures_tried", 0),
         "unusable_pictures": record.by_reason("unusable_pictures"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,19 @@ _VALUE = "value."
 """Stands before the attribute in the kind of the groups of its values."""
 
 
-def check_attributes(mapping: MappingConfig, dictionary: Dictionary) -> None:
-    """Raise ConfigError if the mapping feeds an attribute that the dictionary does not define."""
-    if unknown := sorted(set(mapping.attributes) - set(dictionary.attributes)):
+def check_attributes(mapping: MappingConfig, dictionary: Dictionary, imported: Collection[str]) -> list[str]:
+    """Return the attributes of the mapping that have left the dictionary since an import read them.
+
+    ``imported``: the attributes of the last import. Raises ConfigError if the mapping feeds an attribute that neither
+    the dictionary defines nor that import read.
+    """
+    left = sorted(set(mapping.attributes) - set(dictionary.attributes))
+    if unknown := [name for name in left if name not in imported]:
         raise ConfigError(
             f"source.mapping.attributes: {unknown} are not in the attribute dictionary, "
             f"which has {sorted(dictionary.attributes)}"
         )
+    return left
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:

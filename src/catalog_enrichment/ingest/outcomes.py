@@ -1,4 +1,9 @@
-"""The outcome of every row of a snapshot: quarantined, new, changed or unchanged (I7). Pure Spark functions."""
+"""The outcome of every row of a snapshot (I7), and of the stored products that it does not have. Pure Spark functions.
+
+A row is quarantined, a product that is new, changed or unchanged, or the deletion of a product. A stored product that
+no row of a complete snapshot has is missed, and gone where enough snapshots in a row did not have it. A quarantined row
+counts as present.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,26 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
+from catalog_enrichment.records import PRODUCTS_REMOVED
 from catalog_enrichment.spark.frames import FEW_PRODUCTS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
+DELETED, GONE = PRODUCTS_REMOVED
+UNKNOWN_DELETED = "unknown_deleted"
+"""Beside DELETED the outcome of rows that delete a product: it is not stored."""
+MISSED = "missed"
+"""Beside GONE the outcome of stored products without a row."""
+RETURNED = "returned"
+"""Products that earlier snapshots did not have, and this one has."""
+DELETIONS = "deletions"
+"""Rows that delete a product, stored or not."""
 
 MERGED = "merged_rows"
 """Rows of the source that were merged into the row of a product."""
+
 WRITTEN = (NEW, CHANGED)
 """The outcomes of rows that change the products table."""
 
@@ -41,26 +57,58 @@ def with_content_state(products: DataFrame) -> DataFrame:
     return products.withColumn("state", F.sha2(F.to_json(F.struct(*columns), {"ignoreNullFields": "false"}), 256))
 
 
-def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
-    """Return a row per input row: row_key, product_id, outcome, reason, detail, shop_id, updated_at.
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """The rule for stored products that a snapshot does not have."""
+
+    counted: bool
+    """False if the snapshot says nothing about them: it is not complete, or was imported before."""
+    most: int
+    """The number of snapshots in a row without a product after which it is gone."""
+
+
+def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime, absence: Absence) -> DataFrame:
+    """Return a row per input row: row_key, product_id, outcome, reason, detail, shop_id, updated_at, missed_imports.
 
     Only refused rows have a ``shop_id``, for counting. ``updated_at`` is the row's own time; without a time, that of
-    the stored product if it is unchanged, else ``now``. ``flagged``: with the columns that row rules add.
+    the stored product if it is unchanged, else ``now``. ``missed_imports`` is the new number of the stored product,
+    null if it stays. Stored products without a row have a row here without a ``row_key``, if ``absence`` counts them.
+    ``flagged``: with the columns that row rules add.
     """
     from pyspark.sql import functions as F
 
-    known = stored.select("product_id", F.col("state").alias("stored_state"), F.col("updated_at").alias("stored_at"))
+    missed = F.coalesce("missed_imports", F.lit(0)).alias("stored_missed")
+    stored_facts = (F.col("state").alias("stored_state"), F.col("updated_at").alias("stored_at"), missed)
+    known = stored.select("product_id", *stored_facts)
+    of_rows = _of_rows(flagged.drop("missed_imports").join(known, "product_id", "left"), now)
+    if not absence.counted:
+        return of_rows
+    absent = known.join(flagged.select("product_id"), "product_id", "left_anti")
+    number = F.col("stored_missed") + 1
+    lacking = absent.select(
+        "product_id",
+        F.when(number >= absence.most, GONE).otherwise(MISSED).alias("outcome"),
+        number.alias("missed_imports"),
+    )
+    return of_rows.unionByName(lacking, allowMissingColumns=True)
+
+
+def _of_rows(rows: DataFrame, now: datetime) -> DataFrame:
+    """Return the outcomes of ``rows``, which have the facts of the stored product."""
+    from pyspark.sql import functions as F
+
     same = (F.col("state") == F.col("stored_state")) & (
         F.col("updated_at").isNull() | F.col("updated_at").eqNullSafe(F.col("stored_at"))
     )
     outcome = (
         F.when(F.col("reason").isNotNull(), QUARANTINED)
+        .when(F.col("deleted"), F.when(F.col("stored_state").isNull(), UNKNOWN_DELETED).otherwise(DELETED))
         .when(F.col("stored_state").isNull(), NEW)
         .when(same, UNCHANGED)
         .otherwise(CHANGED)
     )
     default_time = F.when(outcome == UNCHANGED, F.col("stored_at")).otherwise(F.lit(now))
-    return flagged.join(known, "product_id", "left").select(
+    return rows.select(
         "row_key",
         "product_id",
         "reason",
@@ -68,6 +116,7 @@ def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime) -> DataFrame:
         F.when(F.col("reason").isNotNull(), F.col("shop_id")).alias("shop_id"),
         outcome.alias("outcome"),
         F.coalesce("updated_at", default_time).alias("updated_at"),
+        F.when((F.col("stored_missed") > 0) & (outcome != DELETED), F.lit(0)).alias("missed_imports"),
     )
 
 
@@ -80,39 +129,63 @@ class ComparedSnapshot:
     outcomes: DataFrame
     """The result of :func:`outcomes`, checkpointed."""
     counts: dict[str, Any]
-    """rows = products + quarantined (by reason); products = new + changed + unchanged (I7). Where rows were merged, the
-    source had rows + merged_rows."""
+    """rows = products + quarantined (by reason) + deletions; products = new + changed + unchanged (I7). Where rows were
+    merged, the source had rows + merged_rows. deletions = deleted + rows about products that are not stored. Also
+    missed, gone and returned products; a count of what there is not may be left out."""
 
     @classmethod
     def of(cls, rows: DataFrame, outcomes: DataFrame) -> ComparedSnapshot:
         """Count the outcomes. Raises RuntimeError if they and the rows do not add up."""
+        from pyspark.sql import functions as F
+
         numbers: Counter[tuple[str, str | None]] = Counter()
-        for row in outcomes.groupBy("outcome", "reason").count().collect():
+        seen_again = 0
+        is_back = F.count_if(F.col("missed_imports") == 0).alias("back")
+        for row in outcomes.groupBy("outcome", "reason").agg(F.count("*").alias("count"), is_back).collect():
             numbers[row["outcome"], row["reason"]] += row["count"]
+            seen_again += row["back"]
         counts: dict[str, Any] = {name: numbers[name, None] for name in ACCEPTED}
         counts["products"] = sum(counts.values())
         counts[QUARANTINED] = {reason: n for (_, reason), n in sorted(numbers.items(), key=str) if reason is not None}
+        counts |= {name: numbers[name, None] for name in (DELETED, MISSED, GONE)}
+        counts[DELETIONS] = numbers[DELETED, None] + numbers[UNKNOWN_DELETED, None]
+        counts[RETURNED] = _seen_again(outcomes).count() if seen_again else 0
         made_of = rows.groupBy().sum("source_rows").first()
         counts["rows"] = rows.count()
         if merged := (made_of[0] or 0) - counts["rows"] if made_of else 0:
             counts[MERGED] = merged
-        if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()):
+        if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()) + counts[DELETIONS]:
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
         return cls(rows, outcomes, counts)
 
     @property
     def refused(self) -> int:
         """Return how many rows go to quarantine."""
-        return int(self.counts["rows"] - self.counts["products"])
+        return int(sum(self.counts[QUARANTINED].values()))
 
     @property
     def changes(self) -> int:
         """Return how many rows change the products table."""
         return int(self.counts[NEW] + self.counts[CHANGED])
 
+    @property
+    def removed(self) -> int:
+        """Return how many stored products are removed."""
+        return int(self.counts[GONE] + self.counts[DELETED])
+
+    @property
+    def marked(self) -> int:
+        """Return at most how many stored products only get another number of missed imports."""
+        return int(self.counts[MISSED] + self.counts[RETURNED])
+
+    @property
+    def alters(self) -> bool:
+        """Return whether the products table is another one after the import."""
+        return bool(self.changes or self.removed or self.marked)
+
     def accepted_rows(self) -> DataFrame:
         """Return the rows that are products."""
-        return self._without(self.outcomes.outcome == QUARANTINED, self.refused)
+        return self._without(~self.outcomes.outcome.isin(*ACCEPTED), self.counts["rows"] - self.counts["products"])
 
     def written_rows(self) -> DataFrame:
         """Return the rows that change the products table."""
@@ -131,22 +204,59 @@ class ComparedSnapshot:
         refused = self.outcomes.where(self.outcomes.outcome == QUARANTINED)
         return refused.select("shop_id", self.outcomes.reason.alias("problem"))
 
-    def written_products(self, run_id: str) -> DataFrame:
-        """Return the rows that change the products table, as the import ``run_id`` writes them."""
+    def products_to_write(self, stored: DataFrame, run_id: str) -> DataFrame:
+        """Return the products that the import ``run_id`` writes: new and changed ones, and ``stored`` products that
+        only get another number of missed imports."""
+        written = self._written_products(run_id)
+        if not self.marked:
+            return written
+        marks = _few(self._marks(), self.marked)
+        return written.unionByName(stored.drop("missed_imports").join(marks, "product_id"))
+
+    def _written_products(self, run_id: str) -> DataFrame:
         from pyspark.sql import functions as F
 
         written = self.outcomes.where(F.col("outcome").isin(*WRITTEN)).select("row_key", "updated_at")
         products = self.written_rows().drop("updated_at").join(_few(written, self.changes), "row_key")
         return products.withColumn("imported_by", F.lit(run_id)).select(contract.columns("products"))
 
-    def changed_products(self) -> DataFrame:
-        """Return the ``product_id`` of the stored products that are replaced."""
-        return self.outcomes.where(self.outcomes.outcome == CHANGED).select("product_id")
+    def replaced_ids(self) -> DataFrame:
+        """Return the ``product_id`` of the stored products whose rows are replaced or removed."""
+        ids = self._ids(CHANGED, DELETED, GONE)
+        return ids.union(self._marks().select("product_id")) if self.marked else ids
+
+    def other_ids(self) -> DataFrame:
+        """Return the ``product_id`` of the products that are new or removed: they have no value of the past."""
+        return self._ids(NEW, DELETED, GONE)
+
+    def readers_ids(self) -> DataFrame:
+        """Return the ``product_id`` of the products of which readers may see something else."""
+        return self._ids(*WRITTEN, DELETED, GONE)
+
+    def gone_ids(self, most: int) -> list[str]:
+        """Return ids of gone products, in order, at most ``most``."""
+        return [row[0] for row in self._ids(GONE).orderBy("product_id").limit(most).collect()]
+
+    def _marks(self) -> DataFrame:
+        """Return product_id and missed_imports of the stored products that only get another number."""
+        marks = _seen_again(self.outcomes).unionByName(
+            self.outcomes.where(self.outcomes.outcome == MISSED).select("product_id", "missed_imports")
+        )
+        # a product that is written or removed may have a quarantined row as well
+        return marks.join(self._ids(CHANGED, DELETED), "product_id", "left_anti")
+
+    def _ids(self, *outcomes: str) -> DataFrame:
+        return self.outcomes.where(self.outcomes.outcome.isin(*outcomes)).select("product_id")
 
     def _without(self, condition: Column, number: int) -> DataFrame:
         """Return all rows but the ``number`` rows whose outcome fulfils ``condition``."""
-        keys = self.outcomes.where(condition).select("row_key")
+        keys = self.outcomes.where(condition & self.outcomes.row_key.isNotNull()).select("row_key")
         return self.rows.join(_few(keys, number), "row_key", "left_anti")
+
+
+def _seen_again(outcomes: DataFrame) -> DataFrame:
+    """Return product_id and missed_imports (0) of the products that earlier snapshots did not have."""
+    return outcomes.where(outcomes.missed_imports == 0).select("product_id", "missed_imports").distinct()
 
 
 def _few(keys: DataFrame, number: int) -> DataFrame:

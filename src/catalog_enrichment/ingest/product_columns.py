@@ -3,6 +3,7 @@
 ``raw`` has the columns of the products contract before normalisation, and
 
 - ``source_uri``, ``row_number``: the row's file and its number there (null where the format does not number rows);
+- ``deleted``: true for a row that deletes its product; all but its id counts for nothing then;
 - ``source_rows``: how many rows of the source the row was made of;
 - ``payload``: the mapped columns as JSON, without pictures, cut to PAYLOAD_CHARS; null for a row that could not be
   parsed and may hold values that must not be read (``attributes_when``);
@@ -56,6 +57,7 @@ _WHOLE_NUMBERS = ("tinyint", "smallint", "int", "bigint", "decimal")
 _TIMES = ("date", "timestamp", "timestamp_ntz")
 _ATOMS = (*_STRINGS, *_WHOLE_NUMBERS, *_TIMES, "boolean", "float", "double")
 _TEXTS = dict.fromkeys(("shop_id", "title", "description", "category", "language"), _ATOMS)
+_FLAGS = ("opt_out", "deleted", "attributes_when")
 _JOINED_BY = {"description": "\n", "category": "/"}
 """Product columns that take a list of texts -> separator that joins its elements."""
 _KNOWN_TIMES = "0001-01-02 00:00:00 UTC", "9999-12-30 23:59:59.999999 UTC"
@@ -66,9 +68,8 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
     "product_id": (*_STRINGS, *_WHOLE_NUMBERS),  # a float id would come out as 1.0E7
     "image_bytes": ("binary",),
     "image_uris": (*_STRINGS, "array<string>"),
-    "opt_out": (*_STRINGS, "boolean", *_WHOLE_NUMBERS),
+    **dict.fromkeys(_FLAGS, (*_STRINGS, "boolean", *_WHOLE_NUMBERS)),
     "updated_at": (*_STRINGS, *_TIMES),
-    "attributes_when": (*_STRINGS, "boolean", *_WHOLE_NUMBERS),
 }
 """Product column -> Spark types that it can be read from."""
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
@@ -195,20 +196,29 @@ def _map_columns(
         for name, column in attributes.items()
     }
     image_bytes = selected["image_bytes"][0].column if mapping.image_bytes else F.lit(None).cast("binary")
-    columns = {name: text(name) for name in (*_TEXTS, "opt_out", "updated_at")}
+    columns = {name: text(name) for name in (*_TEXTS, "opt_out", "deleted", "updated_at")}
+    uris = _absolute_uris(selected.get("image_uris", []), empty, folders)
+    kept = ~_is_true(columns["deleted"])
     columns["category"] = _category(columns["category"], mapping.separators.get("category", ""))
     return frame.select(
         *[column.alias(name) for name, column in columns.items()],
         when.alias("attributes_when"),
         _without_point_zero(trimmed(text("product_id"))).alias("product_id"),
-        image_bytes.alias("image_bytes"),
-        _absolute_uris(selected.get("image_uris", []), empty, folders).alias("uris"),
+        F.when(kept, image_bytes).alias("image_bytes"),  # no picture of a deleted product is opened or stored
+        F.when(kept, uris).otherwise(F.array().cast("array<string>")).alias("uris"),
         F.when(flag, _attribute_map(values)).otherwise(_attribute_map({})).alias("merchant_attributes"),
         F.col(SOURCE_URI).alias("source_uri"),
         F.col(ROW_NUMBER).alias("row_number"),
         F.col(SOURCE_ROWS).alias("source_rows"),
         F.make_valid_utf8(F.col(CORRUPT)).alias("corrupt"),
     )
+
+
+def _is_true(text: Column) -> Column:
+    """Return the Boolean of a flag's text; false where there is none, or the text is none."""
+    from pyspark.sql import functions as F
+
+    return F.coalesce(text.try_cast("boolean"), F.lit(False))
 
 
 def _category(text: Column, separator: str) -> Column:
@@ -286,7 +296,10 @@ def _payload(hide_corrupt: bool) -> Column:
 
 
 def _parse_error(is_json: bool) -> Column:
-    """Return why the row cannot be used, null for a good row: it is malformed, or a value is of a wrong type."""
+    """Return why the row cannot be used, null for a good row: it is malformed, or a value is of a wrong type.
+
+    A row that deletes its product is good if its id and its flag are.
+    """
     from pyspark.sql import functions as F
 
     def excerpt(name: str) -> Column:
@@ -299,17 +312,22 @@ def _parse_error(is_json: bool) -> Column:
     rounded = F.col("product_id").rlike(r"^\d(?:\.\d+[eE]\+?|[eE]\+)\d+$")
     error = error.when(rounded, F.concat(F.lit("product_id is a rounded number: "), excerpt("product_id")))
     years = F.year(F.col("updated_at").try_cast("timestamp"))  # null where it is no timestamp
-    casts = {"opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
+    kept = ~_is_true(F.col("deleted"))
+    casts = {"deleted": "boolean", "opt_out": "boolean", "updated_at": "timestamp", "attributes_when": "boolean"}
     for name, data_type in casts.items():
-        invalid = F.col(name).isNotNull() & F.col(name).try_cast(data_type).isNull()
+        invalid = kept & F.col(name).isNotNull() & F.col(name).try_cast(data_type).isNull()
         error = error.when(invalid, F.concat(F.lit(f"{name} is no {data_type}: "), excerpt(name)))
     error = error.when(
-        ~years.between(1, 9999), F.concat(F.lit("updated_at is not in the years 1 to 9999: "), excerpt("updated_at"))
+        kept & ~years.between(1, 9999),
+        F.concat(F.lit("updated_at is not in the years 1 to 9999: "), excerpt("updated_at")),
     )
     if is_json:  # the reader returns an object or array in a text column as JSON
         for name in ("product_id", *_TEXTS):
             nested = F.col(name).rlike(r'^(\{"|\["|\[\{)') & F.try_parse_json(F.col(name)).isNotNull()
-            error = error.when(nested, F.concat(F.lit(f"{name} is no text: "), excerpt(name)))
+            error = error.when(
+                nested if name == "product_id" else kept & nested,
+                F.concat(F.lit(f"{name} is no text: "), excerpt(name)),
+            )
     return error
 
 
@@ -317,7 +335,7 @@ def _parse_error(is_json: bool) -> Column:
 
 
 def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
-    """Return the columns of the products contract in their types, and the four that only ``raw`` has."""
+    """Return the columns of the products contract in their types, and those that only ``raw`` has."""
     from pyspark.sql import functions as F
 
     time = F.col("updated_at").try_cast("timestamp")
@@ -329,11 +347,13 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
     columns = {
         "shop_id": F.coalesce("shop_id", F.lit(mapping.default_shop)),
         "language": F.coalesce("language", F.lit(mapping.default_language)),
-        "opt_out": F.coalesce(F.col("opt_out").try_cast("boolean"), F.lit(False)),
+        "opt_out": _is_true(F.col("opt_out")),
         "updated_at": F.when(time.between(*_KNOWN_TIMES), time),
         "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
         "imported_by": F.lit(None),  # set when the row is written
+        "missed_imports": F.lit(0),
     }
     schema = contract.spark_schema("products")
     typed = [columns.get(f.name, F.col(f.name)).cast(f.dataType).alias(f.name) for f in schema]
-    return frame.select(*typed, "source_uri", "row_number", "source_rows", "payload", "parse_error")
+    own = _is_true(F.col("deleted")).alias("deleted")
+    return frame.select(*typed, own, "source_uri", "row_number", "source_rows", "payload", "parse_error")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.config.images import ImagesConfig, StoredImagesConfig
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.inputs.images import TOO_LARGE
-from catalog_enrichment.inputs.picture_sources import picture_sources
+from catalog_enrichment.inputs.picture_sources import LONGEST_URI, picture_sources
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _IMAGES_TYPE = "array<struct<bytes: binary, uri: string, version: string>>"
 def with_images(frame: DataFrame, mapping: MappingConfig, images: ImagesConfig) -> DataFrame:
     """Add ``images``: the picture in ``image_bytes`` first, then one struct per URI.
 
+    A path below the config's root becomes relative to it, so that a copy of the root's folder has its own pictures.
     The bytes go into `images.store`; the struct has their version alone. The bytes of a picture with more than
     `images.max_bytes` are not taken: no model reads them, and one picture can need more memory than Spark has.
     """
@@ -51,11 +52,22 @@ def with_images(frame: DataFrame, mapping: MappingConfig, images: ImagesConfig) 
         def versions_of(uris: pd.Series) -> pd.Series:
             return uri_versions(uris, images)
 
+        frame = frame.withColumn("uris", F.transform("uris", lambda uri: _below_root(uri, images)))
         # a picture on the web has its URI as version: only rows with other pictures pass through Python
         others = F.when(F.exists("uris", lambda uri: ~uri.rlike("^https?://")), F.col("uris"))
         frame = frame.withColumn("versions", F.coalesce(F.pandas_udf(versions_of, "array<string>")(others), "uris"))
         parts.append(F.zip_with("uris", "versions", image).cast(_IMAGES_TYPE))
     return frame.withColumn("images", F.concat(*parts))
+
+
+def _below_root(uri: Column, images: ImagesConfig) -> Column:
+    from pyspark.sql import functions as F
+
+    root = f"{images.root}/" if isinstance(images, StoredImagesConfig) else "/"
+    if root in ("/", "//"):
+        return uri
+    below = F.ltrim(F.substring(uri, len(root) + 1, LONGEST_URI + 1), F.lit("/"))  # /root//1.jpg is no absolute path
+    return F.when(uri.startswith(root), below).otherwise(uri)
 
 
 def put_pictures(versions: pd.Series, pictures: pd.Series, store: StoredPictures) -> None:

@@ -21,7 +21,7 @@ from catalog_enrichment.precision.thresholds import LARGEST_SHARE, smallest_samp
 DICTIONARY = "attributes.json"
 _MAPPING = (
     *("product_id", "title", "description", "category", "shop_id", "language", "image_bytes", "image_uris"),
-    *("updated_at", "opt_out", "attributes_when"),
+    *("updated_at", "deleted", "opt_out", "attributes_when"),
 )
 """The keys of `source.mapping`, in the order of the config."""
 _SHOWN = 3

@@ -24,7 +24,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Url
 
-from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig, ImagesConfig
+from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig, ImagesConfig, StoredImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.masking import USER_AND_PASSWORD
@@ -87,6 +87,7 @@ class PictureSources:
         """``limits``: with absolute folders (:meth:`Config.pictures`)."""
         self._config, self._max_bytes = limits.fetch, limits.max_bytes
         self._store, self._remote = StoredPictures.of(limits), "://" in limits.store
+        self._root = limits.root if isinstance(limits, StoredImagesConfig) else ""
         folders = limits.fetch.allowed_folders
         self._folders = [os.path.realpath(folder) for folder in folders if "://" not in folder]
         self._roots = [folder.rstrip("/") for folder in folders if "://" in folder]
@@ -168,7 +169,8 @@ class PictureSources:
         return of_product if of_product and of_product.remaining < seconds else Deadline(seconds)
 
     def _split(self, uri: str) -> tuple[str, str]:
-        """Return the scheme (`file` for a plain path), and for files the path. Raises _NotFetched if not allowed."""
+        """Return the scheme (`file` for a plain path), and for files the path; a relative path starts at the config's
+        root. Raises _NotFetched if not allowed."""
         if len(uri) > LONGEST_URI:
             raise _NotFetched(Reason.IMAGE_NOT_ALLOWED, f"a URI of more than {LONGEST_URI:,} characters")
         found = _SCHEME.match(uri)
@@ -177,7 +179,9 @@ class PictureSources:
         scheme = found[1].lower() if found else "file"
         if scheme not in self._config.schemes:
             raise _NotFetched(Reason.IMAGE_NOT_ALLOWED, f"scheme {scheme!r} is not one of images.fetch.schemes")
-        if scheme != "file" or not found:
+        if not found:
+            return scheme, os.path.join(self._root, uri) if uri else uri  # noqa: PTH118  Path would change the path
+        if scheme != "file":
             return scheme, uri
         host, slash, rest = uri[found.end() :].partition("/")
         if host not in ("", "localhost"):

@@ -43,7 +43,7 @@ class StoredPictures:
         from catalog_enrichment.catalog.object_storage import ObjectStorage
         from catalog_enrichment.config.images import StoredImagesConfig
 
-        if isinstance(images, StoredImagesConfig):
+        if isinstance(images, StoredImagesConfig) and "://" in images.store:
             return cls(ObjectStorage(images.store, images.store_settings))
         return cls(Path(images.store))
 

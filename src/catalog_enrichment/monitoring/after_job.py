@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.monitoring.metrics import Outcome
 
-_LOOKS_ONLY = frozenset({"explain_value", "list_runs"})
+_LOOKS_ONLY = frozenset({"compare_runs", "explain_value", "list_empty", "list_runs"})
 """Jobs that change nothing and are started by people: they say nothing about what is scheduled."""
 
 

@@ -22,18 +22,27 @@ _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _ERROR_FACET = "https://openlineage.io/spec/facets/1-0-1/ErrorMessageRunFacet.json#/$defs/ErrorMessageRunFacet"
 _CUSTOM_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
 
-_DECIDED_BY = ("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations")
-_DECIDES = ("predictions", "attribute_values", "current_values", "quarantine", "switches")
+_DECIDED_BY = (
+    *("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations", "renames"),
+)
+_DECIDES = ("predictions", "attribute_values", "current_values", "quarantine", "switches", "renames")
 _VALUES = ("attribute_values", "current_values")
 
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "import_products": (("attribute_values", "predictions"), ("products", "self_derived", "quarantine")),
+    "import_products": (
+        ("attribute_values", "predictions", "renames"),
+        ("products", "self_derived", "quarantine", "renames", *_VALUES),
+    ),
     "train_model": (("products", "self_derived", "audits", "verdicts", "label_uses"), ("label_uses",)),
     "compare_models": (("products", "self_derived", "label_uses"), ()),
     "enrich_catalog": (_DECIDED_BY, _DECIDES),
     "backfill": (_DECIDED_BY, _DECIDES),
-    "rollback_run": (("attribute_values",), (*_VALUES, "switches")),
+    "rollback_run": (("attribute_values", "renames"), (*_VALUES, "switches", "renames")),
     "set_value": (("products", "attribute_values"), _VALUES),
+    "delete_products": (
+        ("products", "predictions", "quarantine", "self_derived", "attribute_values"),
+        ("products", "predictions", "quarantine", "self_derived", *_VALUES),
+    ),
     "audit_sample": (("products", *_VALUES, "predictions", "audits", "verdicts"), ("audits",)),
     "audit_ingest": (
         ("products", "attribute_values", "audits", "verdicts", "switches"),

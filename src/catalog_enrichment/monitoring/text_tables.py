@@ -44,7 +44,10 @@ ATTRIBUTE = Column("attribute", text("attribute"), "<")
 
 RUN_COLUMNS = (
     ATTRIBUTE,
-    *(Column(name, count(name)) for name in ("merchant", "written", "suggested", "abstained", "retracted")),
+    Column("merchant", count("merchant")),
+    Column("written", count("written")),
+    Column("values", count("values_written")),
+    *(Column(name, count(name)) for name in ("suggested", "abstained", "retracted")),
     Column("precision", share("precision")),
     Column("coverage", _coverage),
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from catalog_enrichment.monitoring.stages import Say, to_stderr
+from catalog_enrichment.records import RunStatus
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -84,6 +87,28 @@ def count_others(catalog: Catalog, run_id: str, product_id: str, attribute: str)
         .first()
     )
     return OtherValues(*(int(number or 0) for number in row or ()))
+
+
+def with_undo(summary: dict[str, Any], config: Sequence[str] = ANY_CONFIG, say: Say = to_stderr) -> dict[str, Any]:
+    """Return the summary of a rollback or a revocation with the commands that undo it as ``undo``, and print them.
+
+    ``undo`` is None after a dry run, and where there was nothing to do. ``config``: options of the commands.
+    """
+    if summary["status"] != RunStatus.SUCCEEDED:
+        return summary | {"undo": None}
+    run_ids = summary["run_id"] if isinstance(summary["run_id"], list) else [summary["run_id"]]
+    undoing = [command("rollback_run", [*config, "--run-id", run_id]) for run_id in run_ids]
+    if "certificate_id" in summary:  # first: a run in between would take the values back again
+        on = [*config, "--state", "on", "--reason", "the revocation is undone"]
+        undoing.insert(0, command("set_switch", on, ["certificate", summary["certificate_id"]]))
+    undo = " && ".join(undoing)
+    say(f"to undo this: {undo}")
+    return summary | {"undo": undo}
+
+
+def undo_of_rollback(run_id: str, config: Sequence[str] = ANY_CONFIG) -> UndoOption:
+    """Return the command that brings back what the rollback ``run_id`` took."""
+    return UndoOption(f"bring back what {run_id} took", command("rollback_run", [*config, "--run-id", run_id]))
 
 
 def undo_options(

@@ -11,17 +11,19 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import reasons
-from catalog_enrichment.catalog import ledger, runs, switches
+from catalog_enrichment.catalog import ledger, renames, review_tables, runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.operations import commands
+from catalog_enrichment.operations import commands, used_certificates, value_history
 from catalog_enrichment.operations.commands import ANY_CONFIG, UndoOption
+from catalog_enrichment.operations.used_certificates import UsedCertificate
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, is_below
 from catalog_enrichment.reasons import Reason
-from catalog_enrichment.records import Decision, Modality, QuarantineStage, Source
+from catalog_enrichment.records import Cardinality, Decision, Modality, QuarantineStage, Source
+from catalog_enrichment.web.pages import when
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -70,6 +72,8 @@ class ValueFacts:
     person: PersonSet | None = None
     """The set that a person gave, also where the merchant's value is seen."""
     switched: Switches = field(default_factory=Switches)
+    confirmed: Mapping[str, Row] = field(default_factory=dict)
+    """Id of each certificate that an audit has confirmed -> the row of `confirmations`."""
 
     @property
     def name(self) -> str:
@@ -105,8 +109,10 @@ def explain_value(
     ``config``: options of the commands that undo it. Raises ConfigError for a product or attribute that the catalog
     does not know.
     """
-    facts = _facts(context.catalog, product_id, known_attribute(context.dictionary, attribute))
-    certificate = None if facts.by_person else _certificate_used(facts)
+    facts = _facts(context.catalog, product_id, _attribute_of(context, attribute))
+    renamed = renames.about(context.catalog, attribute)
+    wanted = facts.current["certificate_id"] if facts.current else None
+    certificate = None if facts.by_person else used_certificates.used(facts.decisions, wanted, facts.confirmed)
     options = _undo_options(context.catalog, facts, config)
     explained = {
         "product_id": product_id,
@@ -116,14 +122,15 @@ def explain_value(
         "current": facts.current,
         "person": asdict(facts.person) if facts.person else None,
         "why": why(facts, context.config.enrich),
-        "certificate": certificate,
-        "certificate_numbers": _certificate_numbers(certificate, context.config.precision.provisional_cap),
+        "certificate": certificate.to_dict() if certificate else None,
+        "certificate_numbers": certificate.numbers(context.config.precision.provisional_cap) if certificate else [],
         "history": facts.history,
+        "renames": renamed,
         "decisions": [{k: v for k, v in row.items() if k not in _OF_THE_RUN} for row in facts.decisions],
         "undo": options[0].command if options else None,
         "undo_options": [asdict(option) for option in options],
     }
-    for line in [*_in_words(explained, facts), *(f"  {option.in_words()}" for option in options)]:
+    for line in [*_in_words(explained, facts, certificate), *(f"  {option.in_words()}" for option in options)]:
         context.say(line)
     return explained
 
@@ -136,6 +143,18 @@ def known_attribute(dictionary: Dictionary, name: str) -> Attribute:
     if name not in dictionary:
         raise ConfigError(f"no attribute {name!r} in the dictionary; it has {sorted(dictionary.attributes)}")
     return dictionary[name]
+
+
+def _attribute_of(context: Context, name: str) -> Attribute:
+    """Return the attribute, also if it has left the dictionary, then without values. Raises ConfigError if neither the
+    dictionary nor the ledger knows it."""
+    from pyspark.sql import functions as F
+
+    if name not in context.dictionary:
+        events = context.catalog.read("attribute_values", columns=["attribute"])
+        if not events.where(F.col("attribute") == name).isEmpty():
+            return Attribute(name=name, cardinality=Cardinality.MANY, values=())
+    return known_attribute(context.dictionary, name)
 
 
 def known_product(catalog: Catalog, product_id: str, attribute: str) -> dict[str, Any]:
@@ -214,6 +233,7 @@ def _facts(catalog: Catalog, product_id: str, attribute: Attribute) -> ValueFact
         person=person_set(catalog, ledger.active(events)),
         rolled_back=runs.rolled_back(catalog, [attribute.name]).get(attribute.name, ()),
         switched=switches.read(catalog),
+        confirmed=review_tables.confirmations(catalog),
     )
 
 
@@ -250,8 +270,13 @@ def _sentences(facts: ValueFacts, rules: EnrichConfig) -> list[str]:
         return [reasons.never_scored(facts.name)]
     if _published(newest):  # and readers see nothing
         return [_why_retracted(facts)]
-    about = _why_decided(facts, newest)
-    return [about, "The content has changed since: the next run decides"] if changed else [about]
+    about = [_why_decided(facts, newest)]
+    last = value_history.last_retract(facts.history)
+    if last is not None and last["reason"] == Reason.CATEGORY_CHANGED.value:
+        about.append(reasons.sentence(Reason.CATEGORY_CHANGED, reasons.Case(attribute=facts.name)))
+    if newest["reason"] == Reason.PROVISIONAL_CAP.value and newest["certificate_id"] in facts.confirmed:
+        about.append(reasons.CONFIRMED_SINCE)
+    return [*about, "The content has changed since: the next run decides"] if changed else about
 
 
 def _why_active(facts: ValueFacts, current: Row, rules: EnrichConfig) -> Iterator[str]:
@@ -280,6 +305,8 @@ def _why_not_decided(facts: ValueFacts, rules: EnrichConfig) -> str:
         return reasons.sentence(Reason.OPTED_OUT, case)
     if product["shop_id"] in rules.disabled_shops:
         return reasons.sentence(Reason.SHOP_DISABLED, case)
+    if not facts.attribute.values:
+        return reasons.attribute_removed(facts.name)
     if not facts.attribute.enabled:
         return reasons.attribute_disabled(facts.name)
     if not facts.attribute.applies_to(product["category"]):
@@ -302,7 +329,7 @@ def _why_decided(facts: ValueFacts, decision: Row) -> str:
     """Return the sentence of a decision's reason."""
     if decision["reason"] == Reason.HUMAN_VALUE_STANDS.value and facts.person is None:
         return reasons.person_took_back(facts.name)
-    content = _certificate_of(decision, decision["certificate_id"])
+    content = used_certificates.recorded(decision, decision["certificate_id"])
     certificate = Certificate.from_dict(content) if content else None
     images = json.loads(decision["config"] or "{}").get("images", {})
     case = reasons.Case(
@@ -321,9 +348,9 @@ def _why_decided(facts: ValueFacts, decision: Row) -> str:
 
 
 def _why_retracted(facts: ValueFacts) -> str:
-    """Say why a value that was published is not there, by the last event of the ledger."""
-    last = facts.history[-1] if facts.history else None
-    if last is None or last["reason"] is None or last["op"] != "retract":
+    """Say why a value that was published is not there, by the last event in force that took a value back."""
+    last = value_history.last_retract(facts.history)
+    if last is None or last["reason"] is None:
         return reasons.never_scored(facts.name)
     return reasons.sentence(Reason(last["reason"]), reasons.Case(attribute=facts.name))
 
@@ -332,53 +359,35 @@ def _published(decision: Row) -> bool:
     return bool(decision["decision"] == Decision.PUBLISH.value)
 
 
-# --- certificate, undo, text ----------------------------------------------------------------------------------------
-
-
-def _certificate_used(facts: ValueFacts) -> dict[str, Any] | None:
-    """Return the certificate as the run recorded it that wrote the value, or that consulted it last."""
-    wanted = facts.current["certificate_id"] if facts.current else None
-    found = (_certificate_of(row, wanted or row["certificate_id"]) for row in facts.decisions)
-    return next(filter(None, found), None)
-
-
-def _certificate_of(decision: Row, certificate_id: str | None) -> dict[str, Any] | None:
-    """Return a certificate of the decision's run. A run that was killed or failed has recorded none."""
-    recorded: list[dict[str, Any]] = json.loads(decision["attributes"] or "{}").get("certificates", [])
-    return next((content for content in recorded if content["certificate_id"] == certificate_id), None)
-
-
-def _certificate_numbers(certificate: Row | None, provisional_cap: int) -> list[dict[str, str]]:
-    """Return the certificate's numbers with their meanings; [] if it certifies nothing."""
-    if certificate is None or certificate["threshold"] is None:
-        return []
-    numbers = claim.certificate_numbers(Certificate.from_dict(certificate), provisional_cap)
-    return [asdict(number) for number in numbers]
+# --- undo, text -------------------------------------------------------------------------------------------------------
 
 
 def _undo_options(catalog: Catalog, facts: ValueFacts, config: Sequence[str]) -> list[UndoOption]:
     if (run_id := facts.run_to_undo) is None:
-        return []
+        taken_back = value_history.last_retract(facts.history)
+        if facts.current is not None or taken_back is None or taken_back["undoes"] is None:
+            return []
+        return [commands.undo_of_rollback(taken_back["run_id"], config)]
     key = (facts.product["product_id"], facts.name)
     return commands.undo_options(key, run_id, facts.by_person, commands.count_others(catalog, run_id, *key), config)
 
 
-def _in_words(explained: dict[str, Any], facts: ValueFacts) -> Iterator[str]:
-    certificate = explained["certificate"]
+def _in_words(explained: dict[str, Any], facts: ValueFacts, certificate: UsedCertificate | None) -> Iterator[str]:
     yield f"{explained['product_id']}: {explained['title']}"
     yield f"{explained['attribute']}: {seen_in_words(facts.current, facts.person)}"
     yield f"  why: {explained['why']}"
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
         yield (
-            f"  {decision['decided_at']:%Y-%m-%d %H:%M} version {decision['model_version']} "
+            f"  {when(decision['decided_at'])} version {decision['model_version']} "
             f"proposed {decision['value']!r}, score {decision['score']:.3f}{against}: "
             f"{decision['decision']} ({decision['reason']})"
         )
     if certificate:
-        yield f"  certificate {certificate['certificate_id'][:12]}: {certificate['claim']}"
+        yield from (f"  {line}" for line in certificate.in_words())
         for number in explained["certificate_numbers"]:
             yield f"    {number['name']} {number['value']}: {number['meaning']}"
-    for event in explained["history"]:
-        value = "no value" if event["value"] == ledger.NO_VALUE else repr(event["value"])
-        yield f"  {event['asserted_at']:%Y-%m-%d %H:%M} {event['op']} {value} by run {event['run_id']}"
+    for line in value_history.in_words(explained["history"]):
+        yield f"  {line}"
+    for row in explained["renames"]:
+        yield f"  {when(row['renamed_at'])} {row['was']!r} was renamed to {row['value']!r}, run {row['run_id']}"

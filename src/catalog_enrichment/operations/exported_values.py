@@ -1,4 +1,4 @@
-"""Exports the values that readers see to one file: CSV, JSON lines or parquet, the same columns in each.
+"""Exports the values that readers see to one file: CSV, JSON lines or parquet, or a spreadsheet for people.
 
 Cells of CSV files that a spreadsheet would take for a formula begin with an apostrophe (OWASP, CSV injection).
 """
@@ -26,6 +26,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.part_files import row_groups, rows_per_group
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
+from catalog_enrichment.operations.spreadsheet import xlsx_writer
 from catalog_enrichment.records import Op, RunStatus
 from catalog_enrichment.spark import category_filters
 from catalog_enrichment.spark.frames import streamed
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+ExportFormat = Literal["csv", "jsonl", "parquet", "xlsx"]
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 SCHEMA = pa.schema(
     [
@@ -56,6 +60,9 @@ SCHEMA = pa.schema(
 )
 """One row per value. For a merchant's value all columns after ``source`` are null; a human's score may be null."""
 
+TITLED_SCHEMA = SCHEMA.insert(1, pa.field("title", pa.string()))
+"""With the product's title."""
+
 FORMULA = "^[\t-\r ]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
 """What a spreadsheet takes for a formula: a first =, +, - or @, full-width too, also after blanks. The pattern means
 the same to Java, to RE2 (Arrow) and to Python."""
@@ -64,9 +71,8 @@ PARTITION_ROWS = 100_000
 """About 30 MB; the driver holds two partitions at a time."""
 _NAMED_RUNS = 5
 """How many runs a message names."""
-_GIVEN = ("product_id", "shop_id", "category", "attribute", "value")
+_GIVEN = ("product_id", "title", "shop_id", "category", "attribute", "value")
 """Columns whose texts come from merchants, people or the dictionary."""
-_TEXT_SCHEMA = SCHEMA.set(SCHEMA.get_field_index("since"), pa.field("since", pa.string()))
 _JSON_ROWS = 10_000
 """Rows that are Python objects at a time."""
 _NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -82,8 +88,10 @@ class ExportRequest:
     """What to export and where to. An empty restriction means all; several must hold together."""
 
     target: Path
-    kind: Format
+    kind: ExportFormat
     overwrite: bool = False
+    titles: bool = False
+    """Add the column `title`. A spreadsheet has it always."""
     attributes: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     """Category paths, each with all below it."""
@@ -91,6 +99,11 @@ class ExportRequest:
     sources: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     """Only values that these runs wrote and readers still see; a backfill stands for its chunks."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the export."""
+        return TITLED_SCHEMA if self.titles or self.kind == "xlsx" else SCHEMA
 
 
 def check(catalog: Catalog, dictionary: Dictionary, request: ExportRequest) -> None:
@@ -118,7 +131,7 @@ def export_values(catalog: Catalog, request: ExportRequest, say: Say = to_stderr
     stages = Stages(say)
     with stages("export") as stage:
         _check_products(catalog.read("products", columns=["category", "shop_id"]), request)
-        sources = write_values(streamed(_values_seen(catalog, request)), request.target, request.kind)
+        sources = write_values(streamed(_values_seen(catalog, request)), request.target, request.kind, request.schema)
         stage.rows_out = sum(sources.values())
     by_source = ", ".join(f"{source} {count:,}" for source, count in sources.items())
     say(f"wrote {stage.rows_out:,} values{f' ({by_source})' if by_source else ''} to {request.target}")
@@ -136,7 +149,7 @@ def export_values(catalog: Catalog, request: ExportRequest, say: Say = to_stderr
 
 
 def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
-    """Return the values of ``request``, with the columns of :data:`SCHEMA`, sorted.
+    """Return the values of ``request``, with the columns of its schema, sorted.
 
     The partitions have about PARTITION_ROWS: Spark would choose them by their compressed size, and on the way to the
     driver they are not compressed.
@@ -151,7 +164,8 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
     values = seen.withColumn("value", F.explode("values")).withColumnRenamed("asserted_at", "since")
     key = ["run_id", "product_id", "attribute", "value"]  # with the operation it identifies an event
     scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score")
-    products = catalog.read("products", columns=["product_id", "shop_id", "category"])
+    of_product = ["product_id", "shop_id", "category", *(["title"] if "title" in request.schema.names else [])]
+    products = catalog.read("products", columns=of_product)
     rows = values.join(scores, key, "left").join(products, "product_id", "left")
     if request.categories:
         rows = rows.where(category_filters.below(request.categories))
@@ -160,7 +174,7 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
     [(most,)] = seen.agg(F.sum(F.size("values"))).collect()
     order = ("product_id", "attribute", "value")
     partitions = max(1, ceil((most or 0) / PARTITION_ROWS))
-    return rows.select(*SCHEMA.names).repartitionByRange(partitions, *order).sortWithinPartitions(*order)
+    return rows.select(*request.schema.names).repartitionByRange(partitions, *order).sortWithinPartitions(*order)
 
 
 def _check_products(products: DataFrame, request: ExportRequest) -> None:
@@ -192,7 +206,7 @@ def _writers(catalog: Catalog, run_ids: Iterable[str]) -> list[str]:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def destination(output: str, given: Format | None) -> tuple[Path, Format]:
+def destination(output: str, given: ExportFormat | None) -> tuple[Path, ExportFormat]:
     """Return the file to write and its format, for the arguments --output and --format.
 
     A folder, which is there or named with a slash at the end, gets a file ``values.FORMAT``. Without ``given`` the
@@ -203,9 +217,9 @@ def destination(output: str, given: Format | None) -> tuple[Path, Format]:
         return path / f"values.{given or 'csv'}", given or "csv"
     if given is not None:
         return path, given
-    of_suffix: dict[str, Format] = {f".{kind}": kind for kind in FORMATS} | {"": "csv"}
+    of_suffix: dict[str, ExportFormat] = {f".{kind}": kind for kind in EXPORT_FORMATS} | {"": "csv"}
     if (suffix := path.suffix.lower()) not in of_suffix:
-        raise ConfigError(f"--output {output}: {suffix} is none of {', '.join(FORMATS)}; give --format")
+        raise ConfigError(f"--output {output}: {suffix} is none of {', '.join(EXPORT_FORMATS)}; give --format")
     return path, of_suffix[suffix]
 
 
@@ -224,9 +238,17 @@ def require_free(target: Path, overwrite: bool) -> None:
         raise ConfigError(f"--output {target} is there already; choose another file, or replace it with --overwrite")
 
 
-def write_values(batches: Iterable[pa.RecordBatch], target: Path, kind: Format) -> dict[str, int]:
-    """Write the rows of ``batches``, with the columns of SCHEMA by name, to ``target``. Return source -> rows."""
-    return dict(sorted(write_whole(batches, SCHEMA, target, _WRITERS[kind], "source").items()))
+def write_values(
+    batches: Iterable[pa.RecordBatch], target: Path, kind: ExportFormat, schema: pa.Schema = SCHEMA
+) -> dict[str, int]:
+    """Write the rows of ``batches``, with the columns of ``schema`` by name, to ``target``. Return source -> rows."""
+    writers: dict[ExportFormat, OpenWriter] = {
+        "csv": partial(_csv, schema=schema),
+        "jsonl": _jsonl,
+        "parquet": partial(parquet_writer, schema=schema),
+        "xlsx": partial(xlsx_writer, schema=schema),
+    }
+    return dict(sorted(write_whole(batches, schema, target, writers[kind], "source").items()))
 
 
 def write_whole(
@@ -255,18 +277,18 @@ def write_whole(
 
 
 @contextmanager
-def _csv(file: Path) -> Iterator[WriteTable]:
+def _csv(file: Path, schema: pa.Schema) -> Iterator[WriteTable]:
     """Write a header, UTF-8, every text in quotes; null is an empty cell without quotes."""
     from pyarrow.csv import CSVWriter
 
     def write(table: pa.Table) -> None:
         table = _with_time_as_text(table)
-        for name in _GIVEN:
+        for name in (name for name in _GIVEN if name in table.schema.names):
             index = table.schema.get_field_index(name)
             table = table.set_column(index, table.field(index), without_formulas(table[name]))
         writer.write_table(table)
 
-    with CSVWriter(str(file), _TEXT_SCHEMA) as writer:
+    with CSVWriter(str(file), _with_time_as_text(schema.empty_table()).schema) as writer:
         yield write
 
 
@@ -295,10 +317,7 @@ def _with_time_as_text(table: pa.Table) -> pa.Table:
     """Return the table with ``since`` in ISO 8601, in UTC."""
     index = table.schema.get_field_index("since")
     texts = pc.strftime(table["since"], format="%Y-%m-%dT%H:%M:%SZ")  # %S has the microseconds, too
-    return table.set_column(index, _TEXT_SCHEMA.field(index), texts)
-
-
-_WRITERS: dict[Format, OpenWriter] = {"csv": _csv, "jsonl": _jsonl, "parquet": partial(parquet_writer, schema=SCHEMA)}
+    return table.set_column(index, pa.field("since", pa.string()), texts)
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:

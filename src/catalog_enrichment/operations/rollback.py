@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.catalog import ledger, runs, switches
+from catalog_enrichment.catalog import gone_products, ledger, renames, runs, switches, value_names
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, add_seconds, to_stderr
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, Source, add_counts, make_run_id
+from catalog_enrichment.web.pages import when
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -49,16 +50,18 @@ def rollback_run(
     The id of a backfill stands for its chunks, newest first. Raises ConfigError for a run or an attribute that the
     ledger does not know.
     """
+    _refuse_removing(run_id)
     chunks = _published_chunks(catalog, run_id)
     if not chunks:
         return _undo_run(catalog, run_id, attribute, dry_run, Stages(say))
     summaries = [_undo_run(catalog, chunk, attribute, dry_run, Stages(say)) for chunk in chunks]
     statuses = {summary["status"] for summary in summaries}
+    status = RunStatus.SUCCEEDED if RunStatus.SUCCEEDED in statuses else min(statuses)
     return {
-        "run_id": [summary["run_id"] for summary in summaries],
+        "run_id": [summary["run_id"] for summary in summaries if summary["status"] == status],
         "undoes": run_id,
         "events": add_counts(*(summary["events"] for summary in summaries)),
-        "status": RunStatus.SUCCEEDED if RunStatus.SUCCEEDED in statuses else min(statuses),
+        "status": status,
         "seconds": add_seconds(*(summary["seconds"] for summary in summaries)),
     }
 
@@ -102,7 +105,9 @@ def rollback_version(
         return summary
     # the version may have written more since the rollback was killed
     more = rollback_version(catalog, target, say=say)
-    return summary if more["status"] == NOTHING_TO_DO else more | {"undoes": [*summary["undoes"], *more["undoes"]]}
+    if more["status"] == NOTHING_TO_DO:
+        return summary
+    return more | {"run_id": [summary["run_id"], more["run_id"]], "undoes": [*summary["undoes"], *more["undoes"]]}
 
 
 def revoke_certificate(
@@ -203,16 +208,37 @@ def _published_chunks(catalog: Catalog, run_id: str) -> list[str]:
 def _undo_run(catalog: Catalog, run_id: str, attribute: str | None, dry_run: bool, stages: Stages) -> dict[str, Any]:
     record = RunRecord(kind=RunKind.ROLLBACK, stages=stages, parent_run_id=run_id)
     record.window = {"run_id": run_id, "attribute": attribute}
+    renamed = catalog.committed(value_names.TABLE, run_id)
     with runs.recorded(catalog, record, unless=dry_run):
         with stages("plan") as stage:
-            _require_run(catalog.read("attribute_values"), run_id, attribute)
+            if not renamed:
+                _require_run(catalog.read("attribute_values"), run_id, attribute)
             earlier = _times_done(catalog, RunKind.ROLLBACK, {}, parent_run_id=run_id)
             record.run_id = make_run_id(RunKind.ROLLBACK, run_id, attribute, earlier)
-            planned = planned_once(catalog, record, lambda events, stamp: ledger.undo(events, run_id, attribute, stamp))
-            stage.rows_out = _count_events(record, planned)
-        status = _commit(catalog, record, planned, dry_run)
+            if not renamed:
+                planned = planned_once(
+                    catalog, record, lambda events, stamp: ledger.undo(events, run_id, attribute, stamp)
+                )
+                stage.rows_out = _count_events(record, planned)
+        if renamed:
+            status = _undo_renames(catalog, record, attribute, dry_run)
+        else:
+            status = _commit(catalog, record, planned, dry_run)
     summary = {"run_id": record.run_id, "undoes": run_id, "events": record.by_reason("events")}
     return {**summary, "status": status, "seconds": stages.seconds}
+
+
+def _undo_renames(catalog: Catalog, record: RunRecord, attribute: str | None, dry_run: bool) -> str:
+    """Take back the renames of the run ``record.parent_run_id``, or what an earlier rollback did to them."""
+    events = renames.undo(catalog, str(record.parent_run_id), attribute, record.run_id, dry_run)
+    record.count(events=events)
+    if dry_run or not events:
+        return DRY_RUN if dry_run else NOTHING_TO_DO
+    with record.stages("publish") as stage:
+        stage.rows_out = sum(events.values())
+        catalog.refresh_current_values(record.run_id)
+    runs.write(catalog, record)
+    return RunStatus.SUCCEEDED
 
 
 def _require_run(events: DataFrame, run_id: str, attribute: str | None) -> None:
@@ -224,6 +250,15 @@ def _require_run(events: DataFrame, run_id: str, attribute: str | None) -> None:
         raise ConfigError(f"run {run_id!r} wrote nothing to the ledger. The newest runs there: {newest}")
     if attribute and attribute not in attributes:
         raise ConfigError(f"run {run_id!r} wrote no {attribute!r}; it wrote {attributes}")
+
+
+def _refuse_removing(run_id: str) -> None:
+    """Raise ConfigError for a run that adds and removes products: its events come with rows that are gone."""
+    if run_id.startswith(tuple(f"{kind.value}-" for kind in gone_products.REMOVING)):
+        raise ConfigError(
+            f"run {run_id!r} changed products, and rollback_run takes back values only: to bring a product back, "
+            "import a source that has it; it is new then, and the next run of enrich_catalog decides its values"
+        )
 
 
 def _require_certificate(events: DataFrame, certificate_id: str) -> None:
@@ -354,7 +389,7 @@ def _say_effects(
     say(f"{len(undone):,} run{'s' * (len(undone) > 1)} of {model} with an effect, newest first:")
     for run in undone:
         numbers = ", ".join(f"{name} {number:,}" for name, number in run["events"].items())
-        say(f"  {run['run_id']}  {run['asserted_at']:%Y-%m-%d %H:%M}  {numbers}")
+        say(f"  {run['run_id']}  {when(run['asserted_at'])}  {numbers}")
     for name, kinds in readers.items():
         removed, replaced, again, unseen = (kinds.get(kind, 0) for kind in (REMOVED, REPLACED, REINSTATED, UNSEEN))
         say(

@@ -79,12 +79,20 @@ def _note(row: Row, counts: Mapping[str, int], chunks: Sequence[Row]) -> str:
     match row["kind"]:
         case RunKind.IMPORT.value:
             numbers = {name: counts.get(name, 0) for name in ("new", "changed")} | {"quarantined": total("quarantined")}
+            # only where there are some: most sources are not complete, and delete no product
+            numbers |= {name: counts[name] for name in ("deleted", "gone", "missed", "returned") if counts.get(name)}
             return ", ".join(f"{number:,} {name}" for name, number in numbers.items())
+        case RunKind.DELETE.value:
+            return f"{counts.get('products', 0):,} products deleted, {counts.get('unknown', 0):,} ids unknown"
         case RunKind.ROLLBACK.value:
             window = json.loads(row["window"] or "{}")
             of = f"{window['attribute']} of " if window.get("attribute") else ""
             undone = row["parent_run_id"] or f"{len(window['run_ids']):,} runs of version {window['model_version']}"
             return f"undoes {of}{undone}: {total('events'):,} events"
+        case RunKind.AUDIT.value:
+            return ", ".join(f"{counts[name]:,} {word}" for name, word in _OF_AUDIT.items() if counts.get(name))
+        case RunKind.SAMPLE.value:
+            return f"{total('drawn'):,} drawn"
         case RunKind.BACKFILL.value:
             return f"{len(chunks):,} chunks"
         case RunKind.ENRICH.value if row["parent_run_id"]:
@@ -92,6 +100,18 @@ def _note(row: Row, counts: Mapping[str, int], chunks: Sequence[Row]) -> str:
         case RunKind.MAINTAIN.value:
             return f"{counts.get('rows_removed', 0):,} rows and {counts.get('files_deleted', 0):,} files removed"
     return ", ".join(f"{name}: {number:,} events" for name, number in by_reason("events").items())
+
+
+_OF_AUDIT = {
+    "verdicts": "verdicts",
+    "wrong": "wrong",
+    "retracted": "retracted",
+    "reinstated": "reinstated",
+    "human_sets": "given by people",
+    "confirmed": "confirmed",
+    "paused": "paused",
+}
+"""Counts of a run of the kind `audit` -> their words in a note."""
 
 
 def _name(attempt: Row) -> str:

@@ -61,7 +61,15 @@ class Correction:
             raise ConfigError("--by needs a name")
         if self.values and not attribute.enabled:
             raise ConfigError(reasons.attribute_disabled(attribute.name))
-        self.canonical_values(attribute, language=None)
+        problems = []
+        for language in (None, *sorted(attribute.aliases)):  # the product's language is not known yet
+            try:
+                self.canonical_values(attribute, language)
+            except ConfigError as problem:
+                problems.append(problem)
+            else:
+                return
+        raise problems[0]
 
     def canonical_values(self, attribute: Attribute, language: str | None) -> list[str]:
         """Return the dictionary's values for the typed ones, sorted.

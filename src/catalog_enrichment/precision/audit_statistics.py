@@ -16,6 +16,7 @@ Neither depends on the order of the rows. Shapes: n audited rows.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ BETS = (0.05, 0.1, 0.2, 0.4)
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
 """Bets of the bounds as shares of the largest bet that keeps every factor positive."""
+
+MOST_MISSING = 100_000
+"""Further rows up to which :func:`right_rows_missing` looks."""
 
 
 def wealth(wrong: ArrayLike, rate: float) -> Floats:
@@ -58,6 +62,9 @@ class AuditedRows:
             raise ValueError("audited rows: wrong, unsure, weight and highest must have one entry per row")
         if (self.weight <= 0).any() or (self.highest < self.weight).any():
             raise ValueError("audited rows: weights must be positive and at most the highest of their sample")
+
+
+NO_ROWS = AuditedRows(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,18 @@ def estimate(rows: AuditedRows, alpha: float) -> AuditEstimate:
     )
 
 
+def right_rows_missing(rows: AuditedRows, target: float, alpha: float) -> int | None:
+    """Return how many further rows, all right and weighted as these are on average, bring the lower bound to
+    ``target``; None for more than MOST_MISSING."""
+    rate, highest = 1.0 - target, np.maximum(rows.highest, 1.0)
+    weighted = rows.weight * (rows.wrong | rows.unsure)
+    logs = _logs((rate - weighted) / (highest - rate))
+    usual = float(highest.mean()) if len(highest) else 1.0
+    of_right = _logs(np.array([rate / (usual - rate)]))
+    found = bisect_left(range(MOST_MISSING + 1), True, key=lambda more: _is_rejected(logs + more * of_right, alpha))
+    return found if found <= MOST_MISSING else None
+
+
 def highest_error(weighted: Floats, highest: Floats, alpha: float) -> float:
     """Return the smallest error rate that is rejected as too high; 1 if none is.
 
@@ -115,5 +134,13 @@ def _reached(gains: Floats, alpha: float) -> bool:
     Earlier rows alone do not count: the bound then does not depend on the order of the rows, which verdicts do not
     keep.
     """
-    logs = np.array([np.log1p(fraction * gains).sum() for fraction in FRACTIONS])
+    return _is_rejected(_logs(gains), alpha)
+
+
+def _logs(gains: Floats) -> Floats:
+    """Return the logarithm of the product of (1 + f gain) for each bet f."""
+    return np.array([np.log1p(fraction * gains).sum() for fraction in FRACTIONS])
+
+
+def _is_rejected(logs: Floats, alpha: float) -> bool:
     return bool(np.exp(np.minimum(logs, 700.0)).mean() >= 1 / alpha)

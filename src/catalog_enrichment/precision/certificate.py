@@ -15,7 +15,7 @@ from math import isfinite
 from typing import Any
 
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.precision.units import SCORE_TYPE, UNIT
+from catalog_enrichment.precision.units import SCORE_TYPE, UNIT, ValueCount
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality, stable_hash
 
@@ -234,6 +234,9 @@ class Certificate:
     """The same share of the unlabelled products; they are easier."""
     strata: tuple[Stratum, ...] = ()
     """The cells of the weights at the threshold; empty where every weight is 1."""
+    by_value: tuple[ValueCount, ...] = ()
+    """The accepted values apart, most accepted first; descriptive, the guarantee is about all together. A product with
+    several values counts for each. Left out of the JSON where it is empty: abstentions, certificates from verdicts."""
     refused_categories: tuple[RefusedCategory, ...] = ()
     refused_languages: tuple[RefusedLanguage, ...] = ()
     unseen_slices: tuple[UnseenSlice, ...] = ()
@@ -348,12 +351,11 @@ class Certificate:
                 "and promote a version with new certificates"
             )
         names = {field.name for field in fields(cls)}
-        if differing := (names | {"certificate_id"}) ^ set(content):
+        if differing := ((names | {"certificate_id"}) ^ set(content)) - ({"by_value"} - set(content)):
             raise ModelContractError(f"{where}: fields missing or unknown: {sorted(differing)}")
         try:
-            certificate = cls(
-                **{name: _READ[name](content[name]) if name in _READ else content[name] for name in names}
-            )
+            known = {name: content[name] for name in names & set(content)}
+            certificate = cls(**{name: _READ[name](of) if name in _READ else of for name, of in known.items()})
         except (TypeError, ValueError) as problem:
             raise ModelContractError(f"{where} is damaged: {problem}") from None
         if certificate.certificate_id != content["certificate_id"]:
@@ -365,6 +367,8 @@ class Certificate:
     def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = asdict(self)
         content |= {name: list(value) for name, value in content.items() if isinstance(value, tuple)}
+        if not self.by_value:
+            del content["by_value"]
         for name in ("issued_at", "expires_at"):
             content[name] = content[name].astimezone(UTC).isoformat(timespec="microseconds")
         return content | {name: content[name].value for name in ("modality", "status", "basis")}
@@ -385,6 +389,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "basis": CertificateBasis,
     "alikeness": lambda row: None if row is None else Alikeness(**row),
     "strata": _rows(Stratum),
+    "by_value": _rows(ValueCount),
     "refused_categories": _rows(RefusedCategory),
     "refused_languages": _rows(RefusedLanguage),
     "unseen_slices": _rows(UnseenSlice),

@@ -38,12 +38,15 @@ from catalog_enrichment.precision.pool import Pool, PrecisionRule
 from catalog_enrichment.precision.strata import Cells, Slice, UniformDraw, Weighting
 from catalog_enrichment.precision.thresholds import fixed_sequence, last_passed, plan_thresholds, spent_delta
 from catalog_enrichment.precision.units import (
+    Bools,
     CertificationScores,
     Ints,
     Units,
     UnlabelledProducts,
+    ValueCount,
     as_scores,
     units_from,
+    writable_values,
 )
 from catalog_enrichment.records import Cardinality, LabelUse, Modality, stable_hash
 
@@ -205,6 +208,7 @@ def certify_attribute(
         "status": CertificateStatus.CONFIRMED if by_people else CertificateStatus.PROVISIONAL,
         "unlabelled_products": round(weighting.unlabelled_products),
         "strata": weighting.strata,
+        "by_value": values_counted(certification, pool, best.threshold, weighting.weights > 0),
         "refused_categories": weighting.refused,
         "refused_languages": weighting.refused_languages,
         "accept_rate": float((plan.accept >= best.threshold).mean()),
@@ -250,6 +254,20 @@ def _issued(attribute: str, rule: PrecisionRule, binding: CertificateBinding, **
         expires_at=binding.issued_at + timedelta(days=rule.valid_days),
         **content,
     )
+
+
+def values_counted(
+    certification: CertificationScores, pool: Pool, threshold: float, counting: Bools
+) -> tuple[ValueCount, ...]:
+    """Return the values that ``threshold`` accepts with their counts, most accepted first; ``counting``: (n,) True for
+    the products that count."""
+    written = writable_values(certification.probabilities, pool.cardinality, pool.mask, threshold)
+    written &= counting[:, np.newaxis]
+    accepted = written.sum(axis=0)
+    wrong = (written & ~np.asarray(certification.truth, dtype=bool)).sum(axis=0)
+    rows = zip(certification.labels, accepted.tolist(), wrong.tolist(), strict=True)
+    counts = [ValueCount(value, of_value, errors) for value, of_value, errors in rows if of_value]
+    return tuple(sorted(counts, key=lambda row: (-row.accepted, row.value)))
 
 
 def slice_fields(slices: Collection[Slice]) -> dict[str, Any]:

@@ -352,4 +352,4 @@ def certificate_numbers(certificate: Certificate, provisional_cap: int | None = 
 
 
 def _day(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d}"
+    return f"{moment.astimezone(UTC):%Y-%m-%d} UTC"

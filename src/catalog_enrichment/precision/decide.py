@@ -87,7 +87,9 @@ def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | No
     if rejection is not None or certificate is None or certificate.threshold is None:
         return Decision.ABSTAIN, rejection or Reason.NO_CERTIFICATE
     certified = candidate.score >= certificate.threshold
-    in_pool = candidate.value in certificate.pool
+    if not candidate.listed:
+        return Decision.ABSTAIN, Reason.VALUE_REMOVED
+    in_pool = (candidate.label or candidate.value) in certificate.pool
     if has_merchant_value:
         # a suggestion against a merchant value needs a value and a score that could have been published
         if not certified:

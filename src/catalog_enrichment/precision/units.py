@@ -63,6 +63,10 @@ class Candidate(NamedTuple):
     value: str
     score: float
     rank: int
+    label: str = ""
+    """The model's name of the value, where that is another name: the certificate is about labels."""
+    listed: bool = True
+    """The dictionary lists the value."""
 
 
 def ranking(scores: NDArray[Any], cardinality: Cardinality, limit: int = WRITABLE_RANKS) -> Ints:
@@ -227,3 +231,14 @@ def accept_scores(probabilities: ArrayLike, cardinality: Cardinality, pool: Sequ
 
 def _best(scores: Floats, where: Bools) -> Floats:
     return np.asarray(np.where(where, scores, -np.inf).max(axis=1, initial=-np.inf), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCount:
+    """A value on the certification fold, at a threshold. The unit of a certificate is the product; this describes."""
+
+    value: str
+    accepted: int
+    """Certification products that would be given the value."""
+    wrong: int
+    """Those among them for which it is wrong."""

@@ -6,8 +6,8 @@ The statistics are in :mod:`catalog_enrichment.precision.certified_recall`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.precision.certificate import CertificateBasis
@@ -92,6 +92,10 @@ class Evidence:
                 accept_rate=certificate.accept_rate,
             )
         return cls("", paths, tuple(warnings))
+
+    def of_attributes(self, names: Collection[str]) -> Evidence:
+        """Return the results of these attributes alone."""
+        return replace(self, paths={path: results for path, results in self.paths.items() if path[0] in names})
 
     def to_tags(self) -> dict[str, str]:
         """Return tags of the model version, one per modality path, because a tag's length is limited."""

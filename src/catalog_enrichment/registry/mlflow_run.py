@@ -23,6 +23,7 @@ from catalog_enrichment.registry.trained_model import TrainedModel, model_card
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 HELD_OUT = "test_decisions.parquet"
 """Artifact with a row per labelled product of the test fold and attribute, as :class:`HeldOutDecision`."""
+
+LABELLED = "labelled_products.parquet"
+"""Artifact with the labelled products that a training read (`TrainedModel.labelled`)."""
 
 LINEAGE = "lineage.json"
 """Artifact with `TrainedModel.lineage`."""
@@ -200,6 +204,8 @@ def log_training(run: MlflowRun, trained: TrainedModel, products: str) -> Logged
         mlflow.log_dict({"certificates": [c.to_dict() for c in trained.certificates]}, "certificates.json")
         _log_lineage(trained.lineage, products)
         _log_held_out(trained.held_out)
+        if trained.labelled is not None:
+            _log_parquet(trained.labelled, LABELLED)
         return LoggedModel(run.run_id, _log_model(trained))
 
 
@@ -242,9 +248,7 @@ def _log_table(rows: list[dict[str, Any]], file: str) -> None:
 
 
 def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
-    import mlflow
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     texts = pa.list_(pa.string())
     schema = pa.schema(
@@ -257,9 +261,16 @@ def _log_held_out(decisions: Sequence[HeldOutDecision]) -> None:
             ("modality", pa.string()),
         ]
     )
+    _log_parquet(pa.Table.from_pylist([asdict(row) for row in decisions], schema), HELD_OUT)
+
+
+def _log_parquet(table: pa.Table, name: str) -> None:
+    import mlflow
+    import pyarrow.parquet as pq
+
     with TemporaryDirectory() as folder:
-        file = Path(folder) / HELD_OUT
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in decisions], schema), file)
+        file = Path(folder) / name
+        pq.write_table(table, file)
         mlflow.log_artifact(str(file))
 
 

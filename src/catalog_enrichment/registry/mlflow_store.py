@@ -1,35 +1,32 @@
-"""MLflow calls: connect with a short timeout, start runs, register and download a model's files.
-
-MLflow records the absolute place of every artifact when it is made. So a local store that was moved is told where its
-artifacts are now.
-"""
+"""MLflow calls: connect with a short timeout, start runs, register and download a model's files."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from catalog_enrichment import failures
 from catalog_enrichment.catalog import locks
 from catalog_enrichment.catalog.object_storage import storage_of
 from catalog_enrichment.catalog.storage import FolderStorage
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import NoModelError, RegistryError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, NoModelError, RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, stable_hash
+from catalog_enrichment.registry import local_store
 from catalog_enrichment.registry.mlflow_run import (
     HELD_OUT,
+    LABELLED,
     LINEAGE,
     MODEL,
     ComparisonRun,
@@ -42,23 +39,15 @@ from catalog_enrichment.registry.mlflow_run import (
 )
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from catalog_enrichment.registry.trained_model import TrainedModel
 
 _SQLITE = "sqlite:///"
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
-
-ARTIFACT_PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
-)
-"""Tables and columns of MLflow's database with places of artifacts."""
 
 
 class Store:
@@ -90,17 +79,21 @@ class Store:
         return lock.held(self._settings.timeout_seconds)
 
     def client(self, create: bool) -> MlflowClient:
-        """Return a client, after a check that the store answers. ``create`` makes a missing sqlite store.
+        """Return a client, after a check that the store answers.
 
-        Raises RegistryError if the store cannot be used, and TemporaryFailure if it does not answer.
+        ``create``: for a job that is going to log runs; a missing sqlite store is made, and the experiment is checked.
+        Raises RegistryError if the store cannot be used, ConfigError if nothing can be logged in the experiment, and
+        TemporaryFailure if the store does not answer.
         """
         if self._client is None:
             if self._file:
-                _check_sqlite(self._file, create, self._settings.timeout_seconds)
-                self._follow_move(self._file)
+                local_store.check(self._file, create, self._settings.timeout_seconds)
+                self._follow_artifacts(self._file)
             elif self.uri.startswith(("http://", "https://")):
                 _check_server(self.uri, self._settings.timeout_seconds)
             self._client = self._connect()
+        if create:
+            self._find_experiment(self._client)
         return self._client
 
     def start_run(self, started: RunStart) -> MlflowRun:
@@ -186,6 +179,12 @@ class Store:
 
         return [decision(row) for row in pq.read_table(self._artifact(version, HELD_OUT)).to_pylist()]
 
+    def labelled(self, version: Any) -> pa.Table:
+        """Return the labelled products that the version's training read."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._artifact(version, LABELLED))
+
     def lineage(self, version: Any) -> dict[str, Any]:
         """Return where the version comes from, as it was logged."""
         content: dict[str, Any] = json.loads(self._artifact(version, LINEAGE).read_text())
@@ -203,14 +202,11 @@ class Store:
                 f"{name} of version {version.version} cannot be fetched from {without_password(self.uri)}: {problem}"
             ) from problem
 
-    def _follow_move(self, file: Path) -> None:
+    def _follow_artifacts(self, file: Path) -> None:
         if self._artifacts is None:
             return
-        try:
-            before = follow_move(file, self._artifacts, self._settings.experiment, self._settings.timeout_seconds)
-        except (OSError, sqlite3.Error) as problem:
-            unusable = RegistryError(f"the MLflow store {file} was moved and cannot be told so: {problem}")
-            raise failures.recognised(problem) or unusable from problem
+        settings = self._settings
+        before = local_store.follow_artifacts(file, self._artifacts, settings.experiment, settings.timeout_seconds)
         if before:
             logs.say(f"artifacts in the MLflow store {file}: their place was {before} and is {self._artifacts} now")
 
@@ -245,11 +241,30 @@ class Store:
     def _experiment(self) -> str:
         """Return the id of the config's experiment, which is made if it does not exist."""
         client = self.client(create=True)
-        experiment = client.get_experiment_by_name(self._settings.experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
+        if found := self._find_experiment(client):
+            return found
         location = self._artifacts.as_uri() if self._artifacts else None
         return str(client.create_experiment(self._settings.experiment, artifact_location=location))
+
+    def _find_experiment(self, client: MlflowClient) -> str | None:
+        """Return the id of the config's experiment; None if it does not exist. Raises ConfigError if it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        name = self._settings.experiment
+        try:
+            experiment = client.get_experiment_by_name(name)
+        except MlflowException as problem:
+            unusable = RegistryError(f"the MLflow experiment {name!r} cannot be read: {problem}")
+            raise failures.recognised(problem) or unusable from problem
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage != "active":
+            raise ConfigError(
+                f"mlflow.experiment: the experiment {name!r} was deleted in {without_password(self.uri)}, and MLflow "
+                f"takes no runs in it. Restore it: MLFLOW_TRACKING_URI={without_password(self.uri)} mlflow experiments "
+                f"restore --experiment-id {experiment.experiment_id}. Or set mlflow.experiment to another name"
+            )
+        return str(experiment.experiment_id)
 
 
 def _is_running(client: MlflowClient, run_id: str, experiment: str) -> bool:
@@ -342,66 +357,3 @@ def _check_server(uri: str, timeout_seconds: int) -> None:
         f"no MLflow server answers at {without_password(uri)} within {timeout_seconds} s: {problem}. "
         "Start it, or set mlflow.tracking_uri"
     )
-
-
-def _check_sqlite(file: Path, create: bool, timeout_seconds: int) -> None:
-    """Raise RegistryError if the file is missing (and not ``create``), is no sqlite database or cannot be read, and
-    TemporaryFailure if another process holds it: MLflow's own client would retry for minutes."""
-    if not file.exists() and not create:
-        raise NoModelError(f"there is no MLflow store at {file}: run train_model first, or set mlflow.tracking_uri")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and file.stat().st_size:
-            with file.open("rb") as stream:
-                if stream.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-                    raise RegistryError(f"{file} is not an sqlite database: check mlflow.tracking_uri")
-            with closing(sqlite3.connect(file, timeout=timeout_seconds)) as database:
-                database.execute("SELECT count(*) FROM sqlite_master")
-    except (OSError, sqlite3.Error) as problem:
-        unusable = RegistryError(f"the MLflow store {file} cannot be used: {problem}")
-        raise failures.recognised(problem) or unusable from problem
-
-
-def follow_move(database: Path, artifacts: Path, experiment: str, timeout_seconds: int) -> Path | None:
-    """Let the store find its artifacts in ``artifacts`` (`mlflow.artifact_path`) if it was moved.
-
-    Returns where the artifacts of ``experiment`` were before; None where nothing has to be done.
-
-    A store was moved if that folder is gone and ``artifacts`` is there. All places below the old folder are changed in
-    one transaction. A copy of a store goes on using the artifacts of the original. A store without any model may have
-    just been made by `mlflow run`, with a place in the current folder: it gets ``artifacts``, too. Raises
-    sqlite3.Error.
-    """
-    if not database.exists() or not database.stat().st_size:
-        return None
-    with closing(sqlite3.connect(database, timeout=timeout_seconds)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {table for table, _ in ARTIFACT_PLACES} <= tables:  # no store yet, or another MLflow's, which says so
-            return None
-        found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
-        old = _folder(found[0]) if found else None
-        if old is None or old == artifacts or old.exists():
-            return None
-        if not artifacts.is_dir() and connection.execute("SELECT count(*) FROM logged_models").fetchone()[0]:
-            return None
-        before, after = found[0].rstrip("/"), artifacts.as_uri()
-        with connection:
-            for table, column in ARTIFACT_PLACES:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ? "
-                    "ESCAPE '!'",
-                    (after, len(before) + 1, before, f"{_escaped(before)}/%"),
-                )
-        return old
-
-
-def _folder(location: str) -> Path | None:
-    """Return the folder of a place; None for a place that is no local folder."""
-    parts = urlsplit(location)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
-
-
-def _escaped(text: str) -> str:
-    for sign in "!%_":
-        text = text.replace(sign, f"!{sign}")
-    return text

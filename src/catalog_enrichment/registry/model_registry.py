@@ -19,9 +19,16 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store
 from catalog_enrichment.registry.gate_evidence import Evidence
 from catalog_enrichment.registry.mlflow_run import MlflowRun, RunStart
-from catalog_enrichment.registry.trained_model import TrainedModel, model_card, require_certificates
+from catalog_enrichment.registry.trained_model import (
+    BY_VERDICTS,
+    RECERTIFIED,
+    TrainedModel,
+    model_card,
+    require_certificates,
+)
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow import MlflowClient
 
     from catalog_enrichment.config.schema import Config
@@ -206,28 +213,26 @@ class Registry:
         """Return what the version would write on its test fold."""
         return self.store.held_out(self.find(version=version))
 
+    def newest_trained(self) -> str | None:
+        """Return the newest version that a training made, and not new certificates; None if there is none."""
+        try:
+            versions = mlflow_store.all_versions(self.connect(), self.name)
+        except NoModelError:
+            return None
+        for version in sorted(versions, key=lambda found: int(found.version), reverse=True):
+            if not {RECERTIFIED, BY_VERDICTS} & set(self.store.lineage(version)):
+                return str(version.version)
+        return None
+
+    def labelled(self, version: str) -> pa.Table:
+        """Return the labelled products that a version's training read (`TrainedModel.labelled`)."""
+        return self.store.labelled(self.find(version=version))
+
     def lineage(self, version: str) -> dict[str, Any]:
         """Return where the version comes from (`TrainedModel.lineage`)."""
         return self.store.lineage(self.find(version=version))
 
     # checks of a resolved version
-
-    def check_labels(self, model: ResolvedModel, words: Dictionary) -> None:
-        """Raise ModelContractError, listing every difference, if the model's labels do not fit the dictionary."""
-        problems = []
-        for name, head in model.heads.items():
-            if name not in words:
-                problems.append(f"{name}: not in the dictionary, which has {sorted(words.attributes)}")
-                continue
-            if head.cardinality != words[name].cardinality:
-                problems.append(f"{name}: the model has {head.cardinality}, the dictionary {words[name].cardinality}")
-            if unknown := sorted(set(head.labels) - set(words[name].values)):
-                problems.append(f"{name}: values that the dictionary does not have: {unknown}")
-        if problems:
-            raise ModelContractError(
-                f"{model.name} version {model.version} does not fit {self.config.catalog.dictionary}; train again or "
-                "use the dictionary it was trained with:\n  - " + "\n  - ".join(problems)
-            )
 
     def check_validity(self, model: ResolvedModel, words: Dictionary, now: datetime) -> list[str]:
         """Return a sentence for every enabled attribute and modality path whose certificates have expired by ``now``.

@@ -20,13 +20,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalog_enrichment import dictionary, resources
+from catalog_enrichment.catalog import value_names
 from catalog_enrichment.catalog.locks import AssertHeld
+from catalog_enrichment.catalog.value_names import Followed
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
+from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import strictly_later
-from catalog_enrichment.registry import mlflow_store, promotion_gate
+from catalog_enrichment.registry import label_check, mlflow_store, promotion_gate
 from catalog_enrichment.registry.gate_evidence import Evidence, References
 from catalog_enrichment.registry.model_registry import CANDIDATE, CHAMPION, Registry, ResolvedModel
 from catalog_enrichment.registry.promotion_gate import Case, EarlyGate, GateResult, Policy, Verdict
+from catalog_enrichment.web.pages import when
 
 NO_CHAMPION = "none"
 """Version of the champion in arguments and messages where there is none."""
@@ -55,10 +59,14 @@ class PromotionRequest:
 
 
 class Promotion:
-    """The gate and the champion alias of the registered model of ``registry``."""
+    """The gate and the champion alias of the registered model of ``registry``.
 
-    def __init__(self, registry: Registry) -> None:
+    ``followed``: what the dictionary means in the catalog; without it no value was ever renamed.
+    """
+
+    def __init__(self, registry: Registry, followed: Followed | None = None) -> None:
         self._registry, self._config = registry, registry.config
+        self._followed = followed
 
     # the gate
 
@@ -66,12 +74,14 @@ class Promotion:
         """Promote a version if the policy allows it; return the job's summary.
 
         Raises GateRefused with every reason if the policy refuses it, or if the test products decide nothing and the
-        request does not override that.
+        request does not override that; and if the dictionary has changed so that the version cannot decide an
+        attribute.
         """
-        policy, registry = self._policy(), self._registry
+        policy, registry, words = self._policy(), self._registry, self._words()
         candidate = registry.resolve(version=request.version, alias=CANDIDATE)
-        words = resources.locate(self._config.catalog.dictionary, self._config.path("."))
-        registry.check_labels(candidate, dictionary.load(words))
+        if stopped := label_check.check_labels(candidate.heads, words.dictionary, words.names).stopped:
+            lines = "\n  - ".join(f"{name}: {why}" for name, why in stopped.items())
+            raise GateRefused(f"{registry.name} version {candidate.version} stays a candidate:\n  - {lines}")
         current = registry.champion()
         result = promotion_gate.gate(self._case(candidate, current, policy), policy)
         inconclusive = result.verdict is Verdict.INCONCLUSIVE
@@ -100,10 +110,10 @@ class Promotion:
         """Return the gate for a model that is not registered yet, with the policy and the champions as they are now."""
         client, policy = self._registry.connect(create=True), self._policy()
         current = self._registry.champion() if mlflow_store.all_versions(client, self._registry.name) else None
-        champion = Evidence.from_tags(current, self._registry.find(version=current).tags) if current else None
+        champion = self._recorded(current, self._registry.find(version=current).tags) if current else None
         if champion is None:
             return EarlyGate(policy, None, {})
-        return EarlyGate(policy, self._references(champion), self._registry.labels(champion.version))
+        return EarlyGate(policy, self._references(champion), self._values(self._registry.labels(champion.version)))
 
     def _case(self, candidate: ResolvedModel, current: str | None, policy: Policy) -> Case:
         """Collect what the gate has to know; the champion's files are fetched for its labels."""
@@ -114,14 +124,14 @@ class Promotion:
         champion = self._evidence(current)
         if current == candidate.version:
             return replace(case, champion=champion)
-        labels = {name: head.labels for name, head in candidate.heads.items()}
-        references, own = self._references(champion, evidence.version), self._registry.held_out(candidate.version)
+        values = self._values({name: head.labels for name, head in candidate.heads.items()})
+        references, own = self._references(champion, evidence.version), self._held_out(candidate.version)
         comparisons = [
             comparison
             for path in sorted(champion.certified & evidence.certified)
             for comparison in references.comparisons(path, own, policy.confidence, evidence.paths[path])
         ]
-        differences = promotion_gate.label_differences(self._registry.labels(current), labels)
+        differences = promotion_gate.label_differences(self._values(self._registry.labels(current)), values)
         return replace(case, champion=champion, comparisons=comparisons, label_differences=differences)
 
     def _references(self, champion: Evidence, candidate: str = "") -> References:
@@ -131,19 +141,56 @@ class Promotion:
             evidence
             for name in former_champions(list(versions.values()))
             if name not in {candidate, champion.version}
-            and (evidence := Evidence.from_tags(name, versions[name].tags)) is not None
+            and (evidence := self._recorded(name, versions[name].tags)) is not None
         ]
-        held_out = self._registry.store.held_out
-        decisions = {evidence.version: held_out(versions[evidence.version]) for evidence in (champion, *former)}
+        decisions = {evidence.version: self._held_out(evidence.version) for evidence in (champion, *former)}
         return References(champion, former, decisions)
 
     def _evidence(self, version: str) -> Evidence:
         """Return the gate's evidence, as recorded when the version was registered."""
-        evidence = Evidence.from_tags(version, self._registry.find(version=version).tags)
+        evidence = self._recorded(version, self._registry.find(version=version).tags)
         if evidence is None:
             name = self._registry.name
             raise ModelContractError(f"{name} version {version} was not registered by train_model: no evidence")
         return evidence
+
+    # what versions recorded, by the names that values have now, of attributes that the dictionary has now
+
+    def _recorded(self, version: str, tags: Mapping[str, str]) -> Evidence | None:
+        evidence = Evidence.from_tags(version, tags)
+        return evidence and evidence.of_attributes(self._words().dictionary.enabled)
+
+    def _values(self, labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return label_check.values_by_name(labels, self._words().dictionary, self._words().names)
+
+    def _held_out(self, version: str) -> list[HeldOutDecision]:
+        """Return what the version would write on its test fold today: no value that the dictionary does not list.
+
+        Else no candidate could be as good as a champion that knows a value which was removed since.
+        """
+        words, names = self._words().dictionary, self._words().names
+
+        def now(attribute: str, values: Sequence[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(names.now(attribute, value) for value in values))
+
+        return [
+            replace(
+                row,
+                true_values=now(row.attribute, row.true_values),
+                written_values=tuple(
+                    value
+                    for value in now(row.attribute, row.written_values)
+                    if row.attribute not in words or value in words[row.attribute].values
+                ),
+            )
+            for row in self._registry.held_out(version)
+        ]
+
+    def _words(self) -> Followed:
+        if self._followed is None:
+            file = resources.locate(self._config.catalog.dictionary, self._config.path("."))
+            self._followed = value_names.follow([], dictionary.load(file))
+        return self._followed
 
     def _policy(self) -> Policy:
         policy = resources.locate(self._config.mlflow.promotion_policy, self._config.path("."))
@@ -258,7 +305,7 @@ def former_champions(versions: Sequence[Any]) -> list[str]:
 def describe(event: Mapping[str, Any]) -> str:
     """Return an event of :meth:`Promotion.history` in one line."""
     verb = "restored in place of" if event["action"] == WENT_BACK else "promoted after"
-    line = f"{event['at'][:16]}  version {event['version']} {verb} {event['champion_before'] or NO_CHAMPION}"
+    line = f"{when(event['at'])}  version {event['version']} {verb} {event['champion_before'] or NO_CHAMPION}"
     line += f", by {event.get('by') or 'unknown'}"
     if event.get("reasons"):
         line += f": {event.get('verdict', '')}; " + "; ".join(event["reasons"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.masking import masked
@@ -13,6 +13,13 @@ from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RECERTIFIED, BY_VERDICTS = "recertified_from", "certified_from"
+"""Keys in the lineage of a version that was not trained: the version whose files it has, with new certificates from an
+audit, or from verdicts on proposals."""
 
 LONGEST = 5000
 """Characters of a description that MLflow's database takes."""
@@ -47,6 +54,8 @@ class TrainedModel:
     """The training data: counts, folds, content groups, label set, dictionary."""
     seconds: dict[str, float]
     """Stage -> seconds."""
+    labelled: pa.Table | None = None
+    """The labelled products that the training read (:func:`training.product_labels.record`); None: it was none."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """Product id -> JPEG, for the products in the table `mistakes`."""
 
@@ -100,9 +109,9 @@ def shortened(lines: list[str], longest: int = LONGEST) -> str:
 
 def _about(trained: TrainedModel) -> list[str]:
     lineage = trained.lineage
-    if version := lineage.get("recertified_from"):
+    if version := lineage.get(RECERTIFIED):
         return [f"The files of version {version}, with certificates from audited values."]
-    if version := lineage.get("certified_from"):
+    if version := lineage.get(BY_VERDICTS):
         return [f"The files of version {version}, with certificates from people's verdicts on its proposals."]
     counts = f"{lineage.get('labelled', 0):,} labelled products"
     label_set = str(lineage.get("label_set_hash", ""))[:16]

@@ -11,6 +11,9 @@ from typing import Any
 WIDTH, HEIGHT = 320.0, 180.0
 """Size of the plotted area in SVG units."""
 
+STILL_FALLING = 0.01
+"""Share by which the validation loss must have fallen in the last epoch for more epochs to be advised."""
+
 MOST_POINTS = 150
 """Points of a line that are drawn."""
 
@@ -112,6 +115,14 @@ def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
     """Return the row of the epoch whose weights are kept: the first with the lowest validation loss; None without."""
     finite = [row for row in history if isfinite(row["validation_loss"])]
     return min(finite, key=lambda row: row["validation_loss"], default=None)
+
+
+def last_fall(history: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the validation loss fell in the last epoch, which is kept; "" where it hardly fell or rose."""
+    if len(history) < 2 or kept_epoch(history) is not history[-1]:
+        return ""
+    before, after = (row["validation_loss"] for row in history[-2:])
+    return f"{before:.4f} to {after:.4f}" if before - after >= STILL_FALLING * abs(before) else ""
 
 
 def _share(value: float, ends: tuple[float, float]) -> float:

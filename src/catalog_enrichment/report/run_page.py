@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalog_enrichment import contract
+from catalog_enrichment.catalog.review_tables import JudgedValues
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.reasons import Case, Reason, RunAttributes, drifted, not_covered, sentence, waiting
-from catalog_enrichment.records import Decision
-from catalog_enrichment.report import charts, run_sections
+from catalog_enrichment.report import advice, charts, outcome_sections, run_sections, value_tables
+from catalog_enrichment.report.outcome_sections import ReasonCount
 from catalog_enrichment.web import pages
 
 if TYPE_CHECKING:
@@ -55,19 +56,6 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReasonCount:
-    """The scored products that an attribute was decided for with one reason, on one modality path."""
-
-    attribute: str
-    decision: str
-    reason: str
-    modality: str
-    products: int
-    sentence: str
-    """The reason in words, with what would change it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
     """The content of the page. Only ``run`` is required; a section without data is left out."""
 
@@ -85,6 +73,12 @@ class RunReport:
     reasons: Sequence[ReasonCount] = ()
     written: Mapping[str, int] = field(default_factory=dict)
     """Certificate id -> products that were given values under it."""
+    written_values: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Attribute and value -> products that were given the value."""
+    judged: JudgedValues = field(default_factory=dict)
+    """What people found wrong of what the certificates wrote."""
+    confirmed: Collection[str] = ()
+    """Ids of the certificates that an audit has confirmed."""
     right: Mapping[str, int] | None = None
     """Certificate id -> the products among them that were given no wrong value; None where the truth is not known."""
     accept_rates: Mapping[str, float] = field(default_factory=dict)
@@ -137,9 +131,11 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "suppressed": [*drifted(of_run), *not_covered(of_run)],
         "waiting": [waiting(name, values) for name, values in of_run.get("waiting", {}).items()],
         "reasons": _by_attribute(sorted(run.reasons, key=lambda row: (-row.products, row.reason, row.modality))),
-        "certificates": [
-            (c, claim.certificate_numbers(c, cap) if c.threshold is not None else []) for c in certificates
-        ],
+        "empty": outcome_sections.empty_products(of_run, run.reasons),
+        "values": value_tables.of_run(certificates, run.written_values, run.judged),
+        "confirmed": run.confirmed,
+        "certificates": [(certificate, _certificate_numbers(certificate)) for certificate in certificates],
+        "cap": cap,
         "histograms": [_histogram(name, bins, certificates) for name, bins in run.histograms.items() if sum(bins)],
         "published": _cards(run.published),
         "near_misses": _cards(run.near_misses),
@@ -147,7 +143,7 @@ def template_values(run: RunReport) -> dict[str, Any]:
         "stages": [_stage(stage) for stage in run.stages or stages_of_row],
         "coverage_groups": run_sections.coverage_tables(of_run),
         "unmapped": run_sections.unmapped_values(run.imported, run.dictionary) if run.dictionary else [],
-        "shops": run_sections.shops_to_correct(run.imported, of_run),
+        "shops": advice.shops_to_correct(advice.Evidence.of(run.reasons, certificates), run.imported, of_run),
         "chunks": run.chunks,
         "validation": _validation(_json(row.get("validation"))),
         "undo": run.undo,
@@ -157,6 +153,14 @@ def template_values(run: RunReport) -> dict[str, Any]:
 def certificates_of(attributes: RunAttributes) -> list[Certificate]:
     """Return the certificates in a run's column `attributes`."""
     return [Certificate.from_dict(content) for content in attributes.get("certificates", [])]
+
+
+def _certificate_numbers(certificate: Certificate) -> list[claim.CertificateNumber]:
+    """Return the numbers of a certificate without its status, which the page states where it can be brought up to
+    date."""
+    if certificate.threshold is None:
+        return []
+    return [number for number in claim.certificate_numbers(certificate) if number.name != "status"]
 
 
 def _json(text: Any) -> dict[str, Any]:
@@ -192,36 +196,6 @@ def _by_attribute(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
 
 # --- attributes and certificates -------------------------------------------------------------------------------------
 
-_HAS_VALUE = ("has that value already", "have that value already")
-_NOT_CERTIFIED = ("not certified", "not certified")
-_TOO_UNSURE = ("too unsure", "too unsure")
-ABSTENTIONS: Mapping[Reason, tuple[str, str]] = {
-    Reason.AGREES_WITH_MERCHANT: _HAS_VALUE,
-    Reason.HUMAN_VALUE_STANDS: ("decided by a person", "decided by a person"),
-    Reason.REFUSED_BY_PERSON: ("refused by a reviewer", "refused by a reviewer"),
-    Reason.BELOW_THRESHOLD: _TOO_UNSURE,
-    Reason.VALUE_NOT_IN_POOL: _TOO_UNSURE,
-    Reason.PROVISIONAL_CAP: ("waits under the cap", "wait under the cap"),
-    Reason.PICTURE_OUTAGE: ("without a picture that can be read now", "without a picture that can be read now"),
-    Reason.NO_CERTIFICATE: _NOT_CERTIFIED,
-    Reason.CERTIFICATE_MISMATCH: _NOT_CERTIFIED,
-    Reason.CERTIFICATE_EXPIRED: _NOT_CERTIFIED,
-    Reason.UNSEEN_SLICE: _NOT_CERTIFIED,
-    Reason.PAUSED: _NOT_CERTIFIED,
-}
-"""Reason that a product got no value -> its part of "abstained", in words for a single product and for several."""
-
-
-def _abstentions(name: str, run: RunReport) -> str:
-    """Say why products got no value, in the parts of :data:`ABSTENTIONS`; "" where no reasons are known."""
-    parts = dict.fromkeys(ABSTENTIONS.values(), 0)
-    for row in run.reasons:
-        if row.attribute == name and row.decision == Decision.ABSTAIN:
-            parts[ABSTENTIONS[Reason(row.reason)]] += row.products
-    return ", ".join(
-        f"{number:,} {single if number == 1 else several}" for (single, several), number in parts.items() if number
-    )
-
 
 def _precision(name: str, certificates: Iterable[Certificate], run: RunReport) -> str:
     """Return the share of right values where the truth is known, else the certified bound of the written values."""
@@ -229,6 +203,9 @@ def _precision(name: str, certificates: Iterable[Certificate], run: RunReport) -
         return pages.percent(known)
     bounds = [c.lower_bound for c in certificates if c.attribute == name and run.written.get(c.certificate_id)]
     return f"≥ {pages.percent(min(bounds))}" if bounds else pages.percent(None)
+
+
+_NUMBERS = ("merchant", "written", "values_written", "suggested", "abstained", "retracted")
 
 
 def _attribute(
@@ -244,8 +221,8 @@ def _attribute(
         "start": start,
         "gain": (after - start) if after is not None else 0.0,
         "precision": _precision(name, certificates, run),
-        "abstentions": _abstentions(name, run),
-        **{key: decided.get(key, 0) for key in ("merchant", "written", "suggested", "abstained", "retracted")},
+        "abstentions": outcome_sections.abstentions(name, run.reasons),
+        **{key: decided.get(key, 0) for key in _NUMBERS},
     }
 
 

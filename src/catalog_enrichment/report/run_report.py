@@ -10,29 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import reasons
-from catalog_enrichment.catalog import runs
+from catalog_enrichment.catalog import review_tables, runs
 from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.enrichment import outcomes
 from catalog_enrichment.enrichment.decisions import confirms_merchant, suggested_change
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
 from catalog_enrichment.reasons import Reason, RunAttributes
-from catalog_enrichment.records import Cardinality, Decision, Modality, RunKind
+from catalog_enrichment.records import Cardinality, Decision, Modality, RunKind, Source
 from catalog_enrichment.report import run_sections
 from catalog_enrichment.report.index import write_index
-from catalog_enrichment.report.run_page import (
-    THUMBNAIL,
-    ReasonCount,
-    RunReport,
-    Sample,
-    certificates_of,
-    write_run_report,
-)
+from catalog_enrichment.report.outcome_sections import OPEN, ReasonCount
+from catalog_enrichment.report.run_page import THUMBNAIL, RunReport, Sample, certificates_of, write_run_report
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.catalog.value_names import Names
     from catalog_enrichment.config.images import ImagesConfig
     from catalog_enrichment.config.schema import Config
 
@@ -92,6 +88,9 @@ def write_backfill_report(catalog: Catalog, config: Config, run_id: str) -> Path
     write_index(catalog, folder)
     return path
 
+
+MOST_VALUES = 1000
+"""Values of an attribute whose products are counted: a table shows fewer, and sums nothing."""
 
 _COLUMNS = (
     *("run_id", "parent_run_id", "kind", "status", "model_name", "model_version", "config", "window", "counts"),
@@ -202,36 +201,53 @@ def picture_of(images: Any, limits: ImagesConfig) -> bytes | None:
 
 
 def _counted(catalog: Catalog, predictions: DataFrame, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of :class:`RunReport` that are counted in ``predictions``; ``row``: of their run."""
+    """Return the arguments of :class:`RunReport` that are counted in the catalog's tables; ``predictions``: of the run
+    with this ``row``."""
     from pyspark.sql import functions as F
 
+    published = predictions.where(F.col("decision") == Decision.PUBLISH.value)
     return {
         "histograms": _histograms(predictions),
-        "reasons": reason_counts(predictions, row),
-        "written": _written(predictions.where(F.col("decision") == Decision.PUBLISH.value)),
-        "accept_rates": accept_rates(predictions, catalog.read("products"), row),
+        "reasons": reason_counts(catalog, predictions, row),
+        "written": _written(published),
+        "written_values": _written_values(published),
+        "judged": review_tables.judged_values(catalog),
+        "confirmed": review_tables.confirmed(catalog),
+        "accept_rates": accept_rates(predictions, catalog.read("products"), row, catalog.names),
     }
 
 
-def reason_counts(predictions: DataFrame, run: Mapping[str, Any]) -> list[ReasonCount]:
+def reason_counts(catalog: Catalog, predictions: DataFrame, run: Mapping[str, Any]) -> list[ReasonCount]:
     """Return products per attribute, modality path, decision and reason, each product once, with a sentence.
 
-    ``predictions``: of one run; ``run``: its row. A product with several values counts by its best value.
+    ``predictions``: of one run; ``run``: its row. A product with several values counts by its best value, and by the
+    source of the value that readers see now.
     """
     from pyspark.sql import functions as F
 
     attributes, config = (json.loads(run.get(name) or "{}") for name in ("attributes", "config"))
     certificates = {(c.attribute, c.modality): c for c in certificates_of(attributes)}
-    worst_first = [Decision.ABSTAIN.value, Decision.SUGGEST.value, Decision.PUBLISH.value]
-    best = F.struct(F.array_position(F.lit(worst_first), F.col("decision")), -F.col("rank"))
-    facts = ("decision", "reason", "modality", "compute_type", "category", "language")
-    products = predictions.groupBy("product_id", "attribute").agg(F.max_by(F.struct(*facts), best).alias("best"))
-    groups = products.groupBy("attribute", "best.decision", "best.reason", "best.modality").agg(
-        F.count("*").alias("products"),
-        F.min("best.compute_type").alias("compute_type"),
-        *[F.collect_set(F.coalesce(f"best.{name}", F.lit(""))).alias(name) for name in ("category", "language")],
+    facts = ("value", "modality", "compute_type", "category", "language")
+    decided = outcomes.with_source(catalog, outcomes.best_decisions(predictions, *facts))
+    texts = F.lower(F.concat_ws(" ", "title", "description"))
+    products = catalog.read("products", columns=["product_id", "title", "description"]).select(
+        "product_id", texts.alias("text")
+    )
+    named = F.col("source").isin(list(OPEN)) & F.contains("text", F.lower("value"))
+    groups = (
+        decided.join(products, "product_id", "left")
+        .groupBy("attribute", "decision", "reason", "modality")
+        .agg(
+            *[F.count_if(F.col("source") == source).alias(source) for source in _SOURCES],
+            F.count_if(named).alias("named"),
+            F.min("compute_type").alias("compute_type"),
+            *[F.collect_set(F.coalesce(name, F.lit(""))).alias(name) for name in ("category", "language")],
+        )
     )
     return [_reason_count(row, certificates, config.get("images", {})) for row in groups.collect()]
+
+
+_SOURCES = (outcomes.NO_VALUE, *(source.value for source in Source))
 
 
 def _reason_count(
@@ -251,7 +267,8 @@ def _reason_count(
         decision=row["decision"],
         reason=row["reason"],
         modality=row["modality"],
-        products=row["products"],
+        sources={source: row[source] for source in _SOURCES if row[source]},
+        named=row["named"],
         sentence=reasons.sentence(reason, case),
     )
 
@@ -264,7 +281,18 @@ def _written(published: DataFrame) -> dict[str, int]:
     return {row["certificate_id"]: row["products"] for row in counts.collect()}
 
 
-def accept_rates(predictions: DataFrame, products: DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
+def _written_values(published: DataFrame) -> dict[tuple[str, str], int]:
+    """Return attribute and value -> products, of the values that most products were given."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    counts = published.groupBy("attribute", "value").agg(F.countDistinct("product_id").alias("products"))
+    order = Window.partitionBy("attribute").orderBy(F.desc("products"), "value")
+    most = counts.withColumn("place", F.row_number().over(order)).where(F.col("place") <= MOST_VALUES)
+    return {(row["attribute"], row["value"]): row["products"] for row in most.collect()}
+
+
+def accept_rates(predictions: DataFrame, products: DataFrame, run: Mapping[str, Any], names: Names) -> dict[str, float]:
     """Return certificate id -> share of the run's products without a merchant's value that the threshold accepts.
 
     Accepted: any value of the pool has a score at or above the threshold, whatever was decided. ``predictions``: of
@@ -275,7 +303,8 @@ def accept_rates(predictions: DataFrame, products: DataFrame, run: Mapping[str, 
     accepted = F.lit(False)
     for certificate in certificates_of(json.loads(run.get("attributes") or "{}")):
         if certificate.threshold is not None:
-            passes = F.col("value").isin(list(certificate.values)) & (F.col("score") >= certificate.threshold)
+            pool = [names.now(certificate.attribute, label) for label in certificate.values]
+            passes = F.col("value").isin(pool) & (F.col("score") >= certificate.threshold)
             accepted = accepted | ((F.col("certificate_id") == certificate.certificate_id) & passes)
     given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
     labelled = given.where(F.size("values") > 0).select("product_id", "attribute")

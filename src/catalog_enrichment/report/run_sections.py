@@ -1,4 +1,4 @@
-"""Sections of the page of a run, from rows of `runs` alone: coverage, what merchants should correct and backfills."""
+"""Sections of the page of a run, from rows of `runs` alone: coverage, values that the dictionary lacks, backfills."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, CHANGE_KEY, COVERAGE_KEY, Groups, from_rows
 from catalog_enrichment.dictionary import Attribute, Dictionary, spelling
+from catalog_enrichment.enrichment import outcomes
+from catalog_enrichment.enrichment.outcomes import REASONS_KEY
 from catalog_enrichment.monitoring.stages import add_seconds
-from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY, Reason, RunAttributes
+from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY, RunAttributes
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.validation.by_shop import KEY, UNMAPPED, merged
 
@@ -141,85 +143,12 @@ def _snippet(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps({"name": name, "aliases": aliases}, indent=2, ensure_ascii=False) if aliases else ""
 
 
-# --- what each shop should correct -----------------------------------------------------------------------------------
-
-SHOWN_SHOPS = 12
-SHOWN_PROBLEMS = 5
-"""Per shop."""
-
-_FEED = "correct the feed and send it again"
-_PICTURE = "send a usable picture: the product is scored by its text alone, and fewer values are written"
-
-_ADVICE = {
-    Reason.UNPARSEABLE_ROW: ("rows that cannot be parsed", _FEED),
-    Reason.MISSING_ID: ("rows without a product id", _FEED),
-    Reason.DUPLICATE_ID: ("rows with a product id that is there twice", "give every product its own id"),
-    Reason.EMPTY_TITLE: ("rows without a title", "give every product a title"),
-    Reason.TEXT_TOO_LONG: ("rows with a text that is too long", "shorten it: the quarantine names text and limit"),
-    Reason.TOO_MANY_VALUES: ("rows with too many pictures or values", "leave some out: the quarantine names the limit"),
-    Reason.NO_IMAGE: ("products without a picture", _PICTURE),
-    Reason.IMAGE_UNREACHABLE: ("pictures that could not be reached", "check that the picture's server answers"),
-    Reason.IMAGE_MISSING: ("pictures that are not where the feed says", "correct the address of the picture"),
-    Reason.IMAGE_EMPTY: ("pictures without bytes", _PICTURE),
-    Reason.IMAGE_TRUNCATED: ("pictures that are cut off", _PICTURE),
-    Reason.IMAGE_NOT_AN_IMAGE: ("files that are not pictures", _PICTURE),
-    Reason.IMAGE_TOO_LARGE: ("pictures that are too large", "send a smaller picture"),
-    Reason.IMAGE_UNREADABLE: ("pictures that cannot be decoded", _PICTURE),
-    Reason.DISAGREES_WITH_MERCHANT: (
-        "products whose {attribute} differs from what title and picture show",
-        "check the value: export_suggestions lists them",
-    ),
-    Reason.BELOW_THRESHOLD: (
-        "products whose title and picture do not show the {attribute}",
-        "name the {attribute} in the title or description, or give it as a value",
-    ),
-    UNMAPPED: (
-        "values of {attribute} that the dictionary lacks",
-        "use a value of the list, or ask for the spelling as an alias",
-    ),
-}
-"""Problem -> what the shop's products have, and what the merchant should do. Others are not the merchant's to solve."""
-
-
-def shops_to_correct(*attributes: RunAttributes) -> dict[str, Any]:
-    """Return the shops with the most problems, of the columns `attributes` of the import and the run; {} without any.
-
-    Keys ``rows``: per shop its most frequent problems with what to do, and how many more it has; ``others``: the
-    number of the other shops, and ``other_problems`` theirs.
-    """
-    counted = merged([of[KEY] for of in attributes if KEY in of])
-    advised = {shop: _advised(problems) for shop, problems in counted["shops"].items()}
-    order = sorted((shop for shop in advised if advised[shop]), key=lambda shop: (-sum(advised[shop].values()), shop))
-    rows = [{"shop": shop, **_problems(advised[shop])} for shop in order[:SHOWN_SHOPS]]
-    hidden = sum(sum(advised[shop].values()) for shop in order[SHOWN_SHOPS:])
-    hidden += sum(_advised(counted["others"]["problems"]).values())
-    number = len(order[SHOWN_SHOPS:]) + counted["others"]["shops"]
-    return {"rows": rows, "others": number, "other_problems": hidden} if rows else {}
-
-
-def _advised(problems: Mapping[str, int]) -> dict[str, int]:
-    """Return the problems that a merchant can solve."""
-    return {name: number for name, number in problems.items() if name.partition(".")[0] in _ADVICE and number}
-
-
-def _problems(problems: Mapping[str, int]) -> dict[str, Any]:
-    order = sorted(problems, key=lambda problem: (-problems[problem], problem))
-    shown = [{"number": problems[problem], **_advice(problem)} for problem in order[:SHOWN_PROBLEMS]]
-    return {"problems": shown, "more": sum(problems[problem] for problem in order[SHOWN_PROBLEMS:])}
-
-
-def _advice(problem: str) -> dict[str, str]:
-    reason, _, attribute = problem.partition(".")
-    what, to_do = _ADVICE[reason]  # a Reason is its text
-    return {"what": what.replace("{attribute}", attribute), "to_do": to_do.replace("{attribute}", attribute)}
-
-
 # --- a backfill: its chunks added up ---------------------------------------------------------------------------------
 
 Row = Mapping[str, Any]
 """A row of `runs`."""
 
-_SUMMED = ("written", "suggested", "abstained", "retracted")
+_SUMMED = ("written", "values_written", "suggested", "abstained", "retracted")
 
 
 def backfill_row(backfill: Row, chunks: Sequence[Row]) -> dict[str, Any]:
@@ -270,11 +199,15 @@ def _decisions(chunks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, d
         rows = [chunk[name] for chunk in chunks if name in chunk]
         found[name] = {
             **{kind: sum(row.get(kind) or 0 for row in rows) for kind in _SUMMED},
+            REASONS_KEY: outcomes.added(*(row.get(REASONS_KEY, {}) for row in rows)),
             "merchant": rows[-1].get("merchant"),
             "coverage_before": rows[0].get("coverage_before"),
             "coverage_after": rows[-1].get("coverage_after"),
         }
     return found
+
+
+_OF_A_CHUNK = ("written", "values_written", "retracted")
 
 
 def chunk_rows(chunks: Sequence[Row]) -> list[dict[str, Any]]:
@@ -287,7 +220,7 @@ def chunk_rows(chunks: Sequence[Row]) -> list[dict[str, Any]]:
             {
                 **{name: chunk[name] for name in ("run_id", "finished_at")},
                 **{name: counts.get(name, 0) for name in ("products", "predicted")},
-                **{name: sum(of.get(name) or 0 for of in decisions) for name in ("written", "retracted")},
+                **{name: sum(of.get(name) or 0 for of in decisions) for name in _OF_A_CHUNK},
                 "seconds": sum(dict(chunk["seconds"] or {}).values()),
             }
         )

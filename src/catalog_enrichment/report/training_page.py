@@ -6,6 +6,7 @@ Everything comes from a trained model's metrics, tables and curves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -17,7 +18,17 @@ from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, RefusedCategory, RefusedLanguage
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality
-from catalog_enrichment.report.charts import Axes, Line, Mark, certified_point, columns, kept_epoch, line_chart
+from catalog_enrichment.report import value_tables
+from catalog_enrichment.report.charts import (
+    Axes,
+    Line,
+    Mark,
+    certified_point,
+    columns,
+    kept_epoch,
+    last_fall,
+    line_chart,
+)
 from catalog_enrichment.report.run_page import TEMPLATES, Sample, folded, thumbnail
 from catalog_enrichment.report.training_tables import Trained
 from catalog_enrichment.web import pages
@@ -30,6 +41,9 @@ MOST_REFUSED = 10
 
 _SMALL = 0.005
 """A smaller loss of R@P95 by masking an input counts as none."""
+
+_MORE_LABELS = re.compile(r"about [\d,]+ more (such )?labelled products")
+"""Part of the reason of an abstention that more labels can end."""
 
 MODALITIES = {
     "both": "text and picture",
@@ -102,11 +116,12 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
 # --- what can be written ------------------------------------------------------------------------------------------
 
 
-def _certified_text(certificate: Certificate, several_paths: bool) -> dict[str, str]:
+def _certified_text(certificate: Certificate, several_paths: bool) -> dict[str, Any]:
     c, unlabelled_products = certificate, certificate.unlabelled_products
     filled = f"{c.accept_rate:.0%} of the {unlabelled_products:,} unlabelled products have such a score"
     return {
         "attribute": c.attribute,
+        "certificate": c,
         "text": f"{_for_whom(c, several_paths)}: values with a score of {c.threshold:.3f} or more, of which at least "
         f"{c.lower_bound:.1%} are right ({c.wrong:,} of {c.accepted:,} tested products were wrong). {filled}. "
         f"{claim.rests_on(c)}",
@@ -173,7 +188,9 @@ def _to_do(training: RegisteredTraining, certified: Sequence[Certificate]) -> li
     nothing = "Nothing can be written with this version. The sentences above say why and what helps."
     more = "Where a sentence above gives a number of labelled products, import so many more and train again."
     steps = commands if certified else [("", nothing)]
-    if len(certified) < len(claim.about_products(training.trained.certificates)):
+    refused = [c for c in claim.about_products(training.trained.certificates) if c.threshold is None]
+    slices = any(c.refused_languages or c.refused_categories for c in certified)
+    if slices or any(_MORE_LABELS.search(c.why_abstains) for c in refused):
         steps.append(("", more))
     if training.trained.warnings:
         steps.append(("", "Follow the advice in the warnings below."))
@@ -213,6 +230,7 @@ def _attribute(trained: TrainedWithMistakes, name: str, several_paths: bool) -> 
         "modalities": _modalities(trained.tables.get("modalities", []), name),
         "confusions": sorted(_rows(trained, "confusions", name), key=lambda row: -row["products"])[:MOST_CONFUSIONS],
         "values": _rows(trained, "values", name)[:MOST_VALUES],
+        "by_value": value_tables.by_path(certificates),
         "mistakes": folded([_mistake(row, trained.pictures) for row in _rows(trained, "mistakes", name)]),
     }
 
@@ -352,7 +370,7 @@ def _stage(recipe: str, stage: str, history: Sequence[Mapping[str, Any]]) -> dic
         "chart": line_chart(f"{title}: loss", axes, lines, marks),
         "epochs": len(history),
         "kept": int(kept["epoch"]) if kept else None,
-        "still_falling": bool(kept) and len(history) > 1 and kept is history[-1],
+        "still_falling": last_fall(history),
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.catalog import human_labels, self_derived
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.inputs.images import Decoded, UnusablePictures, first_usable
@@ -31,15 +29,13 @@ from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.reasons import TRANSIENT, Reason
 from catalog_enrichment.records import Cardinality, Modality, stable_hash
+from catalog_enrichment.training.product_labels import ProductLabels, Values, labels_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DECODING_THREADS = 4
 """Threads that fetch and decode pictures."""
-
-Values = dict[str, tuple[str, ...]]
-"""Attribute -> values of one product."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +118,7 @@ class Dataset:
     updated_at: list[datetime | None] = field(default_factory=list)
     merchant: list[Values] = field(default_factory=list)
     """The merchant's values, distinct, as in the products table; where two people overturned them, the right values
-    (:func:`_overturned`)."""
+    (:mod:`product_labels`)."""
     people: list[Values] = field(default_factory=list)
     """Values that are right by people's answers, where the merchant gives no label; these only train."""
     refused: list[Values] = field(default_factory=list)
@@ -160,6 +156,17 @@ class Dataset:
             return self.has_image
         outage = [reason in TRANSIENT for reason in self.picture_reasons]
         return np.asarray(~self.has_image & ~np.array(outage, dtype=bool))
+
+    def labels_of(self, product: int, attributes: Collection[str]) -> ProductLabels:
+        """Return the labels of one product, for the ``attributes`` to learn."""
+        merchant, derived = self.merchant[product], self.self_derived[product]
+        return ProductLabels(
+            merchant=merchant,
+            given=frozenset(name for name in attributes if merchant.get(name) and name not in derived),
+            self_derived=derived,
+            people=self.people[product],
+            refused=self.refused[product],
+        )
 
     def labels(self, name: str, min_count: int = 1) -> Labels:
         """Return the labels of attribute ``name``. The learned values are those of the dictionary with at least
@@ -306,64 +313,20 @@ def _assign_slots(
         if row["opt_out"]:
             counts["opted_out"] += 1
             continue
-        merchant = _merchant_values(row["merchant_attributes"])
-        derived = frozenset(row.get(self_derived.COLUMN) or ())
-        given = {name for name in attributes if merchant.get(name) and name not in derived}
-        answers = _answers(row, human_labels.LABELS_COLUMN)
-        overturned = _overturned(merchant, {name: answers[name] for name in given & set(answers)}, dataset.dictionary)
-        answers = {name: answers[name] for name in answers if name in attributes and name not in given}
-        gold = _answers(row, human_labels.GOLD_COLUMN)
-        row |= {
-            "merchant": merchant | overturned,
-            "self_derived": derived,
-            "people": {name: tuple(answer["right"]) for name, answer in answers.items() if answer["right"]},
-            "refused": {name: tuple(answer["wrong"]) for name, answer in answers.items() if not answer["right"]},
-            "gold": {name: tuple(gold[name]["values"]) for name in gold if name in attributes and name not in given},
-        }
-        counts["self_derived"] += not derived.isdisjoint(attributes)
-        counts["overturned"] += bool(overturned)
-        counts["gold"] += bool(row["gold"])
-        for count, column in (("labelled_by_people", row["people"]), ("refused_by_people", row["refused"])):
-            counts.update({f"{count}.{answers[name]['source']}" for name in column})
-        counts["labelled"] += bool(given)
-        if given or answers or row["gold"]:
+        labels = labels_of(row, attributes, dataset.dictionary)
+        row |= labels.columns()
+        counts["self_derived"] += not labels.self_derived.isdisjoint(attributes)
+        counts["overturned"] += labels.overturned
+        counts["gold"] += bool(labels.gold)
+        counts.update(labels.sources)
+        counts["labelled"] += bool(labels.given)
+        if labels.given or labels.people or labels.refused or labels.gold:
             row_by_slot[slots.labelled()] = row
             continue
         counts["unlabelled"] += 1
         if (slot := slots.unlabelled(row["product_id"])) is not None:
             row_by_slot[slot] = row
     return row_by_slot
-
-
-def _answers(row: Mapping[str, Any], column: str) -> dict[str, dict[str, Any]]:
-    """Return attribute -> people's answer (catalog.human_labels); empty without the column."""
-    answers: dict[str, dict[str, Any]] = json.loads(row.get(column) or "{}")
-    return answers
-
-
-def _overturned(merchant: Values, answers: Mapping[str, Mapping[str, Any]], words: Dictionary) -> Values:
-    """Return the right values by two people's ``answers``, for the attributes whose merchant values they overturn.
-
-    They take the place of the merchant's values as a label, in every fold: a model that is right where the merchant is
-    wrong makes no error. Of an attribute with several values, confirmed values are added and values that people
-    refuse are left out. People only see where an earlier model and the merchant differ. A model that repeats a wrong
-    label still counts as right there, as it does without people.
-    """
-    found = {}
-    for name, answer in sorted(answers.items()):
-        right = answer["right"]
-        if not answer["by_two"] or not right or set(right) & set(merchant[name]):
-            continue
-        if words[name].cardinality is Cardinality.MANY:
-            right = [value for value in (*merchant[name], *right) if value not in answer["wrong"]]
-        found[name] = tuple(right)
-    return found
-
-
-def _merchant_values(raw: Any) -> Values:
-    """Return attribute -> distinct values, without nulls. Arrow returns a map as a list of pairs."""
-    pairs = raw.items() if isinstance(raw, Mapping) else raw or ()
-    return {name: tuple(dict.fromkeys(value for value in values or () if value)) for name, values in pairs}
 
 
 def _store_row(dataset: Dataset, slot: int, row: Mapping[str, Any], max_chars: int) -> None:

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import resources
 from catalog_enrichment.catalog import human_labels, label_uses, self_derived
 from catalog_enrichment.catalog.lake import Catalog
-from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.context import follow_dictionary
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.records import RunStatus
+from catalog_enrichment.records import NOTHING_TO_DO, RunStatus
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.training.distributed import fitting_resources
 
 if TYPE_CHECKING:
+    from catalog_enrichment.catalog.value_names import Followed
     from catalog_enrichment.config.schema import Config
     from catalog_enrichment.precision.certificate import Certificate
     from catalog_enrichment.records import LabelUse
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from catalog_enrichment.training.certification import EarlierCandidates
 
 
-def train_model(config: Config) -> dict[str, Any]:
+def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
     """Train on the merchants' values and register the new version as the candidate. Returns the job's summary.
+
+    ``if_new``: do nothing where fewer labelled products are new since the newest training. Without an earlier training
+    there is one now. A training uses certification labels; one that is not done uses none.
 
     Raises DataContractError if there is nothing to train on, and RegistryError, before training starts, if MLflow
     cannot be reached.
@@ -43,11 +47,19 @@ def train_model(config: Config) -> dict[str, Any]:
         raise ConfigError("the config has no [training] section: train_model does not know which recipe to fit")
     # checked before the data is read, which can take an hour
     recipe = load_model_recipe(resources.locate(config.training.recipe, config.path(".")), config.training.set)
-    dictionary, registry = load_dictionary(config), Registry(config)
+    registry, catalog = Registry(config), Catalog.of(config)
+    followed = follow_dictionary(config, catalog)
     registry.connect(create=True)
-    catalog = Catalog.of(config)
     if catalog.version("products") < 0:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+    if if_new is not None:
+        since = _labels_since(config, registry, catalog, followed)
+        if since is not None and since["new"] < if_new:
+            stages.say(
+                f"nothing to do: {since['new']:,} of {since['labelled']:,} labelled products are new since version "
+                f"{since['since_version']} was trained, and --if-new asks for {if_new:,}"
+            )
+            return {"status": NOTHING_TO_DO, "needed": if_new, **since}
 
     with (
         fitting_resources(config, "train_model") as (workdir, fit),
@@ -59,9 +71,9 @@ def train_model(config: Config) -> dict[str, Any]:
         with stages("train") as stage:
             products = human_labels.with_labels(catalog, self_derived.scan_products(catalog))
             products = human_labels.with_gold_labels(catalog, products)
-            earlier = _earlier_candidates(catalog, registry)
+            earlier = _earlier_candidates(catalog, Promotion(registry, followed))
             with_losses = partial(fit, on_epoch=run.epoch)
-            trained = train(products, dictionary, config, workdir, earlier, stages.say, with_losses)
+            trained = train(products, followed.dictionary, config, workdir, earlier, stages.say, with_losses)
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, run)
@@ -83,6 +95,24 @@ def train_model(config: Config) -> dict[str, Any]:
         "report": report,
         "seconds": trained.seconds | stages.seconds,
     }
+
+
+def _labels_since(config: Config, registry: Registry, catalog: Catalog, followed: Followed) -> dict[str, Any] | None:
+    """Return how many labelled products there are, and are new since the newest training; None if there was none.
+
+    New is a labelled product that the training did not read, or read with other labels. Answers to gold samples, which
+    do not train, and self-derived values are no labels here.
+    """
+    from catalog_enrichment.training import product_labels
+    from catalog_enrichment.training.task import attributes_of, settings_of
+
+    version = registry.newest_trained()
+    if version is None:
+        return None
+    attributes, words = attributes_of(settings_of(config), followed.dictionary), followed.dictionary
+    products = human_labels.with_labels(catalog, self_derived.scan_products(catalog, product_labels.COLUMNS))
+    found = product_labels.count_new(products, registry.labelled(version), attributes, words, followed.names)
+    return {"since_version": version, "labelled": found.labelled, "new": found.new}
 
 
 def write_page(
@@ -119,7 +149,7 @@ def reported(what: str, stages: Stages) -> Iterator[None]:
         stages.say(f"warning: the version is registered, but its {what} could not be written or stored: {problem}")
 
 
-def _earlier_candidates(catalog: Catalog, registry: Registry) -> EarlierCandidates:
+def _earlier_candidates(catalog: Catalog, promotion: Promotion) -> EarlierCandidates:
     """Return what is known of earlier candidates; uses of labels are recorded in the catalog."""
     from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -131,7 +161,7 @@ def _earlier_candidates(catalog: Catalog, registry: Registry) -> EarlierCandidat
         fold = label_uses.Fold(attribute, product_ids, certification_round)
         return label_uses.next_number(catalog, fold, candidate)
 
-    gate = Promotion(registry).early_gate()
+    gate = promotion.early_gate()
     return EarlierCandidates(
         use_labels=use,
         next_use=next_use,

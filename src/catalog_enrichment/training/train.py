@@ -116,5 +116,6 @@ def train(
         held_out=decisions,
         pictures=held_out.pictures_of(dataset, [row["product_id"] for row in mistakes]),
         lineage=version_facts.lineage(split, labels, issued),
+        labelled=version_facts.labelled_products(dataset, list(labels)),
         seconds=stages.seconds,
     )

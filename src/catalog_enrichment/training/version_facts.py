@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from catalog_enrichment.precision.drift import MASKED
 from catalog_enrichment.precision.strata import first_level
 from catalog_enrichment.precision.units import Bools, Floats, accept_scores, as_scores, writable_values
 from catalog_enrichment.records import Modality, flatten_keys, stable_hash
+from catalog_enrichment.training import product_labels
 from catalog_enrichment.training.certification import data_window, label_set
 from catalog_enrichment.training.dataset import Dataset, Labels
 from catalog_enrichment.training.evaluation import ModelScores
@@ -27,6 +28,9 @@ from catalog_enrichment.training.loop import ignored
 from catalog_enrichment.training.members import Members
 from catalog_enrichment.training.scoring import MaskedInput, SavedVersion, score
 from catalog_enrichment.training.task import Split, settings_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MASKED_PRODUCTS = 1000
 """Products with a picture that are scored with a modality masked, at most."""
@@ -258,6 +262,12 @@ def params(config: Config, members: Members) -> dict[str, Any]:
     """Return the recipe, [training] and [precision], as a flat mapping."""
     settings = {"training": asdict(settings_of(config)), "precision": asdict(config.precision)}
     return flatten_keys(members.params() | settings)
+
+
+def labelled_products(dataset: Dataset, attributes: Sequence[str]) -> pa.Table:
+    """Return the labelled products and their labels (:mod:`product_labels`)."""
+    labels = (dataset.labels_of(product, attributes) for product in range(len(dataset)))
+    return product_labels.record(dataset.ids, labels)
 
 
 def lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[Certificate]) -> dict[str, Any]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 
+_ABOUT_THE_ID = frozenset({Reason.UNPARSEABLE_ROW, Reason.MISSING_ID, Reason.DUPLICATE_ID})
+"""Reasons that also refuse a row that deletes its product: it needs nothing but the id."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowRule:
     reason: Reason
@@ -51,10 +55,11 @@ def _rule(row: dict[str, Any]) -> RowRule:
 def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
     """Add ``reason`` and ``detail`` to every row, both null if no rule is true. One pass and one window.
 
-    ``frame`` needs the columns that the rules name, and product_id, updated_at, payload and content_hash. Rules can use
-    ``copy_number``, which numbers the rows of a product_id: first the rows that pass the rules before ``duplicate_id``,
-    newest first. The other rules are evaluated before the window, so that it shuffles no texts. Raises ConfigError if a
-    rule is not Spark SQL over these columns.
+    ``frame`` needs the columns that the rules name, and product_id, updated_at, payload, content_hash and deleted: of
+    rows that delete their product only the id is checked. Rules can use ``copy_number``, which numbers the rows of a
+    product_id: first the rows that pass the rules before ``duplicate_id``, newest first, and of rows of the same time
+    a row of the product before a row that deletes it. The other rules are evaluated before the window, so that it
+    shuffles no texts. Raises ConfigError if a rule is not Spark SQL over these columns.
     """
     from pyspark.errors import AnalysisException
     from pyspark.sql import Window
@@ -69,7 +74,7 @@ def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
         "refused": _first_true(before_duplicates).isNotNull(),
         "payload_hash": F.sha2("payload", 256),
     }
-    newest_first = [F.desc_nulls_last("updated_at"), F.col("payload_hash"), F.col("content_hash")]
+    newest_first = [F.desc_nulls_last("updated_at"), *map(F.col, ("deleted", "payload_hash", "content_hash"))]
     copies = Window.partitionBy("product_id").orderBy("refused", *newest_first)
     try:
         with_copies = frame.withColumns(evaluated).withColumn("copy_number", F.row_number().over(copies))
@@ -87,5 +92,6 @@ def _first_true(rules: Sequence[RowRule]) -> Column:
     outcome = F.lit(None).cast("struct<reason: string, detail: string>")
     for rule in reversed(rules):
         refused = F.struct(F.lit(rule.reason.value).alias("reason"), F.expr(rule.detail).alias("detail"))
-        outcome = F.when(F.expr(rule.when), refused).otherwise(outcome)
+        when = F.expr(rule.when) if rule.reason in _ABOUT_THE_ID else ~F.col("deleted") & F.expr(rule.when)
+        outcome = F.when(when, refused).otherwise(outcome)
     return outcome

@@ -324,3 +324,15 @@ def test_a_verdict_of_another_tab_is_not_dropped(store: ReviewStore, open_page: 
     page = _open(open_page)
     sent, left = page.evaluate(_TWO_TABS.replace("STATUS", str(status)))
     assert (sent, left) == (["first", "of the other tab"], None)
+
+
+def test_a_typed_value_is_the_first_that_the_search_finds_with_its_signs(
+    store: ReviewStore, open_page: OpenPage
+) -> None:
+    values = ["A", "A+", "A++", "-1.50", "+1.50", "1.50", "C", "C#", "C++", "कम", "काम", "I", "ı", "<5", "Blue"]
+    search = """async (values) => {
+        const { matching, prepared } = await import("/static/values.js");
+        const known = prepared({ values: values.map((value) => ({ value, aliases: [] })) }).values;
+        return values.map((typed) => matching(known, typed)[0].entry.value);
+    }"""
+    assert _open(open_page).evaluate(search, values) == values

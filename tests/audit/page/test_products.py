@@ -14,7 +14,9 @@ from catalog_enrichment.audit.apply_requests import apply_requests
 from catalog_enrichment.audit.page.products import ProductReader, person_set
 from catalog_enrichment.audit.review_records import RequestKind, RequestState
 from catalog_enrichment.audit.review_store import ReviewStore
+from catalog_enrichment.catalog import switches
 from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.operations.explain import explain_value
@@ -128,6 +130,20 @@ def test_that_there_is_no_value_can_be_undone(site_config: Config, catalog: Cata
     assert (material["values"], material["undo_run"]) == ([], "set_value-5")
     assert material["seen"] == "no value, as Mia said in run set_value-5"
     assert material["history"][0]["value"] == "no value"
+
+
+def test_the_history_names_what_a_rollback_undid_and_a_switch_that_is_off_is_told(
+    site_config: Config, catalog: Catalog
+) -> None:
+    undo = _event(3, "retract", "Blue", run_id="rollback-1", refers_to="e2", undoes="e2", reason="rolled_back")
+    catalog.append_rows("attribute_values", [undo], "rollback-1")
+    off = Switch(scope=Scope.ATTRIBUTE, attribute="material", state=State.OFF, who="ann", why="wrong feed")
+    switches.write(catalog, [off])
+    color, material = explained(site_config, catalog)
+    assert [of["undoing"] for of in color["history"]] == [
+        ", which undoes run set_value-2", " (undone by run rollback-1)", "",
+    ]  # fmt: skip
+    assert material["why"].startswith("attribute material is switched off by ann (wrong feed)")
 
 
 @pytest.mark.slow

@@ -7,14 +7,15 @@ tables are scanned from the beginning to the end, which takes about a second per
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog import ledger, review_tables, runs, switches
 from catalog_enrichment.catalog.ledger import active_rows
 from catalog_enrichment.config.schema import EnrichConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary, fold
-from catalog_enrichment.operations import explain
+from catalog_enrichment.operations import explain, value_history
 from catalog_enrichment.operations.explain import PersonSet, ValueFacts
 from catalog_enrichment.records import Op, QuarantineStage, RunKind, RunStatus, Source
 
@@ -68,12 +69,11 @@ class ProductReader:
             if attribute.name in named or (attribute.enabled and attribute.applies_to(product["category"]))
         ]
         rolled_back = runs.rolled_back(self._catalog, [attribute.name for attribute in shown]) if attempts else {}
-        return [
-            self._in_words(
-                _facts(product, attribute, tables, attempts, rolled_back.get(attribute.name, set())), attempts
-            )
-            for attribute in shown
+        facts = [
+            _facts(product, attribute, tables, attempts, rolled_back.get(attribute.name, set())) for attribute in shown
         ]
+        switched, confirmed = switches.read(self._catalog), review_tables.confirmations(self._catalog)
+        return [self._in_words(replace(found, switched=switched, confirmed=confirmed), attempts) for found in facts]
 
     def _in_words(self, facts: ValueFacts, attempts: Sequence[Row]) -> dict[str, Any]:
         current, person = facts.current, facts.person
@@ -89,7 +89,7 @@ class ProductReader:
             "by_merchant": by_merchant,
             "undo_run": undo_run,
             "said_by": (person.by if person else None) or "",
-            "history": [_event_in_words(event) for event in reversed(facts.history)],
+            "history": _history_in_words(facts.history),
         }
 
     def _rows(self, table: str, columns: Sequence[str], product_id: str | None = None) -> Iterable[dict[str, Any]]:
@@ -145,6 +145,12 @@ def person_set(events: Sequence[Row], attempts: Sequence[Row]) -> PersonSet | No
     succeeded = (row for row in attempts if row["run_id"] == run_id and row["status"] == RunStatus.SUCCEEDED.value)
     values = {event["value"] for event in given if event["run_id"] == run_id}
     return explain.person_set_of(values, run_id, next(succeeded, {}).get("window"))
+
+
+def _history_in_words(history: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the events in words, newest first. ``history``: all about one attribute of a product, oldest first."""
+    undoing = value_history.undoing_in_words(history)
+    return [_event_in_words(event) | {"undoing": undoing[event["event_id"]]} for event in reversed(history)]
 
 
 def _event_in_words(event: Row) -> dict[str, Any]:

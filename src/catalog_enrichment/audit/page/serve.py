@@ -19,7 +19,7 @@ from catalog_enrichment.audit.page.site import ScaledPictures, Site
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.context import follow_dictionary
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
 from catalog_enrichment.monitoring.stages import Say, to_stderr
 
@@ -58,8 +58,9 @@ def guard_of(listen: Listen, environment: Mapping[str, str], say: Say = to_stder
 
 def site_of(config: Config, store: ReviewStore, guard: Guard) -> Site:
     """Return the objects that the page's handlers share. None of them starts Spark."""
-    dictionary = load_dictionary(config)
-    products = ProductReader(Catalog.of(config), dictionary, config.enrich)
+    catalog = Catalog.of(config)
+    dictionary = follow_dictionary(config, catalog).dictionary
+    products = ProductReader(catalog, dictionary, config.enrich)
     pictures = ScaledPictures(config.pictures())
     return Site(store=store, dictionary=dictionary, pictures=pictures, products=products, guard=guard)
 

@@ -13,35 +13,46 @@ export function valuesOf(attribute) {
   return known.get(attribute);
 }
 
-function prepared(content) {
+export function prepared(content) {
   for (const entry of content.values) {
-    entry.keys = [entry.value, ...entry.aliases.map((alias) => alias[1])].map(fold);
+    const spellings = [entry.value, ...entry.aliases.map((alias) => alias[1])];
+    entry.keys = spellings.map((spelling) => [plain(spelling), words(spelling)]);
   }
   return content;
 }
 
-// as the dictionary folds spellings, and without accents, which not every keyboard has
-export function fold(text) {
-  const plain = text.normalize("NFKD").replace(/\p{M}+/gu, "").toLowerCase();
-  return plain.replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+// A text with its signs, which tell values apart: A+ is not A.
+function plain(text) {
+  return text.normalize("NFKC").toLowerCase().replace(/\s+/gu, " ").trim();
 }
 
-// Values in the order of how well they match: equal, beginning, a word's beginning, anywhere.
+// The words of a text, without signs, and without accents, which not every keyboard has.
+function words(text) {
+  const letters = text.normalize("NFKD").replace(/\p{M}+/gu, "").toLowerCase();
+  return letters.replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+}
+
+// Values in the order of how well they match: equal or beginning with their signs; by their words equal, beginning, a
+// word's beginning, anywhere.
 export function matching(values, typed) {
-  const key = fold(typed);
-  const rank = (spelling) => {
-    if (spelling === key) return 0;
-    if (spelling.startsWith(key)) return 1;
-    if (spelling.includes(` ${key}`)) return 2;
-    return spelling.includes(key) ? 3 : 9;
+  const [exact, key] = [plain(typed), words(typed)];
+  const rank = ([spelling, its]) => {
+    if (spelling === exact) return 0;
+    if (spelling.startsWith(exact)) return 1;
+    if (!key) return spelling.includes(exact) ? 5 : 9; // nothing but signs
+    if (its === key) return 2;
+    if (its.startsWith(key)) return 3;
+    if (its.includes(` ${key}`)) return 4;
+    return its.includes(key) ? 5 : 9;
   };
   const ranked = values.map((entry) => {
     const ranks = entry.keys.map(rank);
     const best = Math.min(...ranks);
     const found = ranks.indexOf(best);
-    return { entry, best, alias: found > 0 ? entry.aliases[found - 1] : null };
+    const order = entry.value === typed.trim() ? -1 : best; // I is not dotless i, whatever their small letters are
+    return { entry, best, order, alias: found > 0 ? entry.aliases[found - 1] : null };
   });
-  return ranked.filter((entry) => entry.best < 9).sort((a, b) => a.best - b.best);
+  return ranked.filter((entry) => entry.best < 9).sort((a, b) => a.order - b.order);
 }
 
 export class ValuePicker {

@@ -1,0 +1,78 @@
+"""A model version's labels beside a dictionary that has changed since it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from catalog_enrichment.catalog.value_names import Names
+from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.models.spec import Head
+from catalog_enrichment.precision.units import ValueCount
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.registry.label_check import LabelCheck, check_labels, values_by_name
+
+from ..sample_certificate import certificate
+
+HEADS = {"color": Head(Cardinality.ONE, ("Blue", "Grey", "Red"))}
+COLOR = Attribute(name="color", cardinality=Cardinality.ONE, values=("Blue", "Grey", "Red"))
+GREY_IS_GRAY = Names({("color", "Grey"): "Gray"})
+
+
+def words(*attributes: Attribute) -> Dictionary:
+    return Dictionary({attribute.name: attribute for attribute in attributes})
+
+
+def test_labels_that_fit_say_nothing() -> None:
+    assert check_labels(HEADS, words(COLOR), Names()) == LabelCheck()
+    renamed = replace(COLOR, values=("Blue", "Gray", "Red"))
+    assert check_labels(HEADS, words(renamed), GREY_IS_GRAY) == LabelCheck()
+    assert check_labels(HEADS, words(replace(COLOR, enabled=False, values=("X",))), Names()) == LabelCheck()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"values": ("Blue", "Grey", "Red", "Black")}, "cannot predict color 'Black'"),
+        ({"values": ("Blue", "Red")}, "color 'Grey' is not in the dictionary any more"),
+        ({"name": "size"}, "cannot predict size: train_model"),
+    ],
+)
+def test_differences_are_said_and_stop_nothing(changes: dict[str, Any], line: str) -> None:
+    found = check_labels(HEADS, words(replace(COLOR, **changes)), Names())
+    assert found.stopped == {}
+    assert line in "\n".join(found.differences)
+
+
+def test_another_cardinality_stops_the_attribute_alone() -> None:
+    heads = HEADS | {"size": Head(Cardinality.ONE, ("S",))}
+    size = Attribute(name="size", cardinality=Cardinality.ONE, values=("S",))
+    found = check_labels(heads, words(replace(COLOR, cardinality=Cardinality.MANY), size), Names())
+    assert list(found.stopped) == ["color"]
+    assert "cardinality many" in found.stopped["color"]
+
+
+@pytest.mark.parametrize(("wrong_of_others", "stopped"), [(10, False), (11, True)])
+def test_values_whose_absence_breaks_the_promise_stop_the_attribute(wrong_of_others: int, stopped: bool) -> None:
+    """Grey was never wrong; of the 200 other products at most 10 may be."""
+    counts = (ValueCount("Grey", 300, 0), ValueCount("Blue", 200, wrong_of_others))
+    issued = certificate(
+        attribute="color",
+        values=HEADS["color"].labels,
+        threshold=0.9,
+        accepted=500,
+        wrong=wrong_of_others,
+        by_value=counts,
+    )
+    for without, names in ((("Blue", "Red"), Names()), (("Blue", "Red"), GREY_IS_GRAY)):
+        found = check_labels(HEADS, words(replace(COLOR, values=without)), names, [issued])
+        assert bool(found.stopped) is stopped
+    assert not check_labels(HEADS, words(COLOR), Names(), [issued]).stopped
+
+
+def test_values_by_name_are_those_that_the_dictionary_lists() -> None:
+    labels = {"color": ("Blue", "Grey", "Gray", "Red"), "size": ("S",)}
+    merged = words(replace(COLOR, values=("Gray", "Red")))
+    assert values_by_name(labels, merged, GREY_IS_GRAY) == {"color": ("Gray", "Red")}
