@@ -62,7 +62,7 @@ def test_help_lists_the_config_argument_and_the_exit_codes(name: str, tmp_path: 
         ("set_value", ["p1", "color", "Purpel"], "the nearest are ['Purple'"),
         ("set_value", ["--by", " ", "p1", "color", "navy"], "--by needs a name"),
         ("export_values", ["--out", "values.csv"], "run import_products first"),
-        ("export_values", ["--out", "values.xlsx"], "give --format"),
+        ("export_values", ["--out", "values.ods"], "give --format"),
         ("list_runs", [], "there are no runs"),
     ],
 )

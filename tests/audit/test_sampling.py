@@ -180,6 +180,7 @@ def test_answers_of_a_gold_sample_become_the_catalogs_values_and_labels(enriched
     assert human_labels.gold_labels(catalog) == labels, "what was said before the run that was rolled back counts again"
 
 
+@pytest.mark.slow
 def test_proposals_of_a_version_are_drawn_whatever_was_decided(enriched: SampleCatalog) -> None:
     """One story on one catalog, because every run of Spark costs seconds."""
     lines, first = said_and_drawn(enriched, **PROPOSALS, uniform=6)

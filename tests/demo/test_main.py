@@ -46,7 +46,7 @@ def test_the_last_line_adds_up(demo: tuple[Path, subprocess.CompletedProcess[str
     assert set(summary["attributes"]) == {"color", "material", "country_of_origin"}
     for counts in summary["attributes"].values():
         assert set(counts) == {
-            *("merchant", "written", "suggested", "abstained", "retracted"),
+            *("merchant", "written", "values_written", "suggested", "abstained", "retracted", "reasons"),
             *("precision", "coverage_before", "coverage_after"),
         }  # fmt: skip
         assert counts["coverage_after"] >= counts["coverage_before"] > 0

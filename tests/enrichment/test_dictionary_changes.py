@@ -196,6 +196,7 @@ def test_a_new_value_and_a_new_attribute_are_named(enriched: SampleCatalog) -> N
     assert "cannot predict color 'Black'" in said
 
 
+@pytest.mark.slow
 def test_a_product_that_moves_to_a_category_without_certificate_loses_its_value(enriched: SampleCatalog) -> None:
     model = colors(enriched, "model")
     moved, stays = sorted(product for product in model if int(product[1:]) % 7)[:2]

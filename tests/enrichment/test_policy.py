@@ -400,6 +400,7 @@ def test_only_values_to_publish_under_an_expired_certificate_keep_a_run_from_res
     assert resumes(spark, catalog)
 
 
+@pytest.mark.slow
 def test_a_run_for_whose_values_there_is_no_room_any_more_does_not_resume(
     spark: SparkSession, catalog: Catalog
 ) -> None:

@@ -80,6 +80,7 @@ def test_another_number_type_is_another_run_with_certificates_of_its_own(
     assert hashes["auto"] == hashes["bf16"] != hashes["fp32"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(compute_types.why_not("bf16", "cpu")), reason="this processor does not multiply bf16")
 def test_i2_a_run_in_bf16_writes_by_the_certificates_of_bf16_alone(template: SampleCatalog, tmp_path: Path) -> None:
     sample = template.copy_to(tmp_path / "sample")

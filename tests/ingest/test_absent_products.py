@@ -75,6 +75,7 @@ def counts(summary: Row) -> Row:
     return {name: summary[name] for name in names if summary.get(name)}
 
 
+@pytest.mark.slow
 def test_a_product_that_snapshots_do_not_have_is_marked_then_removed_and_one_that_is_back_counts_anew(
     shop: SnapshotShop,
 ) -> None:

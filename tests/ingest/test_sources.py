@@ -75,7 +75,7 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
     raw = read_source(spark, SourceConfig(format=kind, path=path, mapping=MAPPING), tmp_path)
     first, second = raw.orderBy("product_id").collect()
 
-    assert raw.columns == [*contract.columns("products"), *ORIGIN, "payload", "parse_error"]
+    assert raw.columns == [*contract.columns("products"), "deleted", *ORIGIN, "payload", "parse_error"]
     assert (first.product_id, first.shop_id, first.title) == ("1", "north", PRODUCTS[0]["name"])
     assert (first.description, first.language, first.opt_out) == (None, "en", True)
     assert first.updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from catalog_enrichment.precision.units import (
+    Candidate,
     accept_scores,
     as_scores,
     ratio,
@@ -49,7 +50,7 @@ def test_a_fold_whose_scores_do_not_fit_its_labels_is_refused() -> None:
 
 
 def test_one_value_attribute_has_one_candidate_and_ties_keep_label_order() -> None:
-    assert top_candidates([[0.2, 0.4, 0.4]], LABELS[:3], ONE) == [[("green", float(np.float32(0.4)), 1)]]
+    assert top_candidates([[0.2, 0.4, 0.4]], LABELS[:3], ONE) == [[Candidate("green", float(np.float32(0.4)), 1)]]
 
 
 def test_many_value_attribute_has_up_to_three_candidates_best_first() -> None:

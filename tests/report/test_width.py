@@ -14,15 +14,12 @@ from catalog_enrichment.report.run_page import Sample, write_run_report
 from catalog_enrichment.report.training_page import write_training_page
 from catalog_enrichment.validation.by_shop import largest
 
-from ..audit.page.conftest import browser
 from .report_samples import certificate, counted, full_report, run_row
 from .test_index import Runs, run
 from .test_training_page import training
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-__all__ = ["browser"]
 
 LONG = "x" * 300
 ATTRIBUTES = [f"an_attribute_with_a_long_name_{number}" for number in range(12)]
