@@ -50,7 +50,7 @@ model_name = "shop"
 recipe = "words.toml"
 unimodal_baselines = false
 label_uses_per_round = 1
-threads = 2
+threads = 1
 [spark.conf]
 "spark.sql.shuffle.partitions" = "1"
 "spark.sql.codegen.wholeStage" = "false"
@@ -67,11 +67,11 @@ layers = 1
 heads = 2
 intermediate = 128
 vocab_size = 400
-dropout = 0.0
+dropout = 0.1
 [model.fusion]
 kind = "text_only"
 [fit]
-epochs = 20
+epochs = 6
 batch_size = 16
 text_learning_rate = 3e-3
 learning_rate = 5e-3

@@ -16,39 +16,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from catalog_enrichment.monitoring.text_tables import Column, aligned_table, count, share, text
+from catalog_enrichment.monitoring.text_tables import aligned_table
 
 from . import checks
 from .checks import Seen, Tables
 from .project import Ended, Project
+from .table import COLUMNS, Night
 from .world import Key, World
 
+CANDIDATES = 4
+"""Most candidates that are trained for a promotion."""
 PRECISION = 0.95
 """What is promised of the model values that readers see."""
-
-
-@dataclass
-class Night:
-    """A row of the year's table."""
-
-    week: int
-    event: str
-    exit_codes: str
-    products: int
-    published: int
-    retracted: int
-    visible: int
-    """Model values that readers see."""
-    precision: float | None
-    """Their true precision."""
-    coverage: float
-    """Share of products and attributes of the dictionary that have a value."""
-    seconds: float
 
 
 class Year:
@@ -154,16 +138,23 @@ class Year:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def train(self) -> str:
-        """Train, promote and enrich: the new version decides every product."""
-        trained = self.job("train_model").summary
+        """Train, promote and enrich: the new version decides every product.
+
+        By bad luck labelled and unlabelled products seem unlike: about each tenth certificate abstains for it. Such a
+        candidate is not promoted, and other folds are drawn.
+        """
+        for seed in range(CANDIDATES):
+            trained = self.job("train_model", "--set", f"training.folds.seed={seed}").summary
+            certified = {known["attribute"] for known in trained["certificates"] if known["threshold"] is not None}
+            if certified == set(self.world.words.values):
+                break
+        assert certified == set(self.world.words.values), trained["certificates"]
         version = trained["model_version"]
         self.job("promote_model", "--to-version", version, "--override", "so few test products decide nothing")
         self.version = version
         self.enriched = self.job("enrich_catalog", "--no-report")
         self.look()
         checks.check_enrichment(self.enriched, self.tables)
-        certified = {known["attribute"] for known in trained["certificates"] if known["threshold"] is not None}
-        assert certified == set(self.world.words.values), trained["certificates"]
         return f"version {version} trained and promoted"
 
     def again(self) -> str:
@@ -321,14 +312,6 @@ class Year:
         event = next(event for event in self.tables.events if event["attribute"] == attribute)
         self.job("explain_value", "--product-id", event["product_id"], "--attribute", attribute)
 
-
-COLUMNS = (
-    *(Column(name, count(name)) for name in ("week", "products", "published", "retracted", "visible")),
-    *(Column(name, share(name)) for name in ("precision", "coverage")),
-    Column("exit codes", text("exit_codes"), "<"),
-    Column("event", text("event"), "<"),
-)
-"""Columns of the year's table."""
 
 MOVED = ("Home/Textiles", "Living/Textiles")
 """A category, and the category that its products move to, which no certificate has seen."""
