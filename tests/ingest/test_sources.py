@@ -81,7 +81,8 @@ def test_every_format_gives_the_same_products(kind: str, spark: Any, tmp_path: P
     assert first.updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).astimezone().replace(tzinfo=None)
     assert first.merchant_attributes == {"color": ["Red"], "material": ["Cotton", "Wool"]}
     version, back = f"{picture.stat().st_size}-{picture.stat().st_mtime_ns}", "https://cdn.test/1-back.jpg"
-    assert [tuple(image) for image in first.images] == [(None, str(picture.relative_to(tmp_path)), version), (None, back, back)]
+    near = str(picture.relative_to(tmp_path))
+    assert [tuple(image) for image in first.images] == [(None, near, version), (None, back, back)]
     assert (second.title, second.images[0].version) == (PRODUCTS[1]["name"], "missing")
     assert (first.parse_error, second.parse_error) == (None, None)
     assert first.source_uri.endswith(".parquet" if kind == "delta" else path)
