@@ -38,6 +38,8 @@ COLOR: dict[str, Any] = {
         ("Gray", "en", "Grey"),
         ("rot", "de", "Red"),
         ("rot", "xx", "Grey"),  # the product's own language goes before the others
+        ("NAVY BLUE", "tr", "Navy Blue"),  # no value of this name has the Turkish dotless i
+        ("rot", "en", None),  # two languages mean two values by it
         ("turquoise", "en", None),
         ("", "en", None),
     ],
@@ -115,7 +117,16 @@ def test_a_key_that_is_repeated_is_a_config_error(tmp_path: Path) -> None:
     [
         *[("A", "A+"), ("A+", "A++"), ("-1.50", "+1.50"), ("C", "C++"), ("C++", "C#"), ("कुर्ता", "कुर्ती"), ("$", "$$")],
         *[("1/2", "12"), ("1.5", "15"), ("1,5", "15"), ("<5", ">5"), ("*", "***"), ("50%", "50"), ("10-12", "1012")],
-        *[("เสื้อ", "เสื่อ"), ("घड़ा", "घड़ी"), ("?", "-")],
+        *[("เสื้อ", "เสื่อ"), ("घड़ा", "घड़ी"), ("?", "-"), ("A", "A-"), ("A-", "A--")],
+        *[
+            ("A", "A\u2013"),
+            ("(-5)", "(5)"),
+            ("- 5", "5"),
+            ("\u20135 °C", "5 °C"),
+            ("\u22125", "5"),
+            ("6\u2033", "6\u2032"),
+            ("16:9", "16 9"),
+        ],
     ],
 )
 def test_values_that_differ_in_signs_or_marks_are_different_i1(one: str, other: str) -> None:

@@ -24,7 +24,13 @@ _INVISIBLE = re.compile(
 )
 """Control characters and those of zero width."""
 _KEPT_PUNCTUATION = frozenset("#*%")
-_KEPT_AT_DIGITS = frozenset(".,/-'\"")
+_KEPT_AT_DIGITS = frozenset(".,/:-'\"")
+_SAME_SIGNS = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
+    | dict.fromkeys("\u2018\u2019\u2032", "'")
+    | dict.fromkeys("\u201c\u201d\u2033", '"')
+)
+"""Hyphens, the en dash and the minus, single and double quotes and primes."""
 _TURKIC = ("tr", "az")
 
 
@@ -56,12 +62,20 @@ class Attribute:
         """Return spelling (:func:`spelling`) -> canonical value, also of earlier names and of the aliases of all
         languages.
 
-        A spelling in several languages has the meaning it has in ``language``; canonical values come before aliases.
+        Canonical values come before aliases, and those of ``language`` before others. An alias that has two meanings in
+        other languages has none here.
         """
-        canonical = {spelling(text, language): value for text, value in self.was.items()}
-        for name in sorted(self.aliases, key=lambda name: name == language):  # ``language`` last: it overwrites
-            canonical.update({spelling(text, language): value for text, value in self.aliases[name].items()})
-        return canonical | {spelling(value, language): value for value in self.values}
+        own = {value: value for value in self.values} | self.was
+        texts = [*own.items(), *self.aliases.get(language or "", {}).items()]
+        found = {spelling(text, language): value for text, value in reversed(texts)}
+        if language in _TURKIC:  # WHITE in capitals has another i there than White
+            for text, value in texts:
+                found.setdefault(spelling(text.upper(), language), value)
+        others: dict[str, set[str]] = {}
+        for name, aliases in self.aliases.items():
+            for text, value in aliases.items() if name != language else ():
+                others.setdefault(spelling(text, language), set()).add(value)
+        return {key: min(values) for key, values in others.items() if len(values) == 1} | found
 
     def canonical(self, text: str, language: str | None = None) -> str | None:
         """Return the canonical value that ``text`` is a spelling of; None if it is of none."""
@@ -118,10 +132,10 @@ def spelling(text: str, language: str | None = None) -> str:
 
     Unicode NFKC and case folding, with Turkish dotted and dotless i where ``language`` has them; soft hyphens and
     zero-width characters are dropped. Signs that carry meaning stay: symbols such as + < > $, combining marks, # * %,
-    and . , / - and quotes beside digits. Runs of spaces and other punctuation are one space; a text of nothing else
-    stays as it is.
+    . , / : - and quotes beside digits, and - at the end of a word. Hyphens, the en dash and the minus are one sign.
+    Runs of spaces and other punctuation are one space; a text of nothing else stays as it is.
     """
-    plain = _INVISIBLE.sub("", text)
+    plain = _INVISIBLE.sub("", text).translate(_SAME_SIGNS)
     if language in _TURKIC:
         plain = plain.replace("I", "\u0131").replace("\u0130", "i")
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
@@ -148,6 +162,10 @@ def _carries_meaning(text: str, place: int) -> bool:
         return before.isdigit()
     if before.isdigit() and after.isdigit():
         return True
+    if char == "-" and text[:place].rstrip("-")[-1:].isalnum() and not text[place:].lstrip("-")[:1].isalnum():
+        return True  # the grade A-
+    if char == "-" and not text[:place].strip(" (") and text[place + 1 :].strip()[:1].isdigit():
+        return True  # the sign of a number at the beginning, also in brackets and before a space
     return char in "-." and after.isdigit() and not before.strip()  # a sign, or .5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,3 +128,6 @@ def test_a_training_for_schedules_is_done_if_enough_labelled_products_are_new(
     for enough in (2, 0, None):
         with pytest.raises(StoppedError):
             job.train_model(sample.config, if_new=enough)
+    monkeypatch.setattr(job, "_RENEWED_BEFORE", timedelta(days=91))  # certificates are valid for 90
+    with pytest.raises(StoppedError):
+        job.train_model(sample.config, if_new=3)

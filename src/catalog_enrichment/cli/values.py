@@ -212,5 +212,5 @@ def list_empty(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import empty_values
 
     context = open_context(config, "list_empty")
-    found = empty_values.empty_values(context.catalog, context.dictionary, args.attribute, args.by)
+    found = empty_values.empty_values(context.catalog, context.dictionary, config.enrich, args.attribute, args.by)
     return listed(found, "empty", empty_values.as_table, args.json)

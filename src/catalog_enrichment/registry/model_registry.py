@@ -224,6 +224,12 @@ class Registry:
                 return str(version.version)
         return None
 
+    def expires_at(self, version: str) -> datetime | None:
+        """Return when the first certificate expires under which the version may write; None without any."""
+        evidence = Evidence.from_tags(version, self.find(version=version).tags)
+        certified = [results for results in evidence.paths.values() if results.certified] if evidence else []
+        return min((datetime.fromisoformat(results.expires_at) for results in certified), default=None)
+
     def labelled(self, version: str) -> pa.Table:
         """Return the labelled products that a version's training read (`TrainedModel.labelled`)."""
         return self.store.labelled(self.find(version=version))

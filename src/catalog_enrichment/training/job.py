@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from catalog_enrichment.training.certification import EarlierCandidates
 
 
+_RENEWED_BEFORE = timedelta(days=14)
+"""Time before a certificate expires from which on a training is due, however few labels are new."""
+
+
 def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
     """Train on the merchants' values and register the new version as the candidate. Returns the job's summary.
 
@@ -54,12 +59,19 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
         raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
     if if_new is not None:
         since = _labels_since(config, registry, catalog, followed)
-        if since is not None and since["new"] < if_new:
+        expires = registry.expires_at(since["since_version"]) if since else None
+        expiring = expires is not None and expires - datetime.now(UTC) < _RENEWED_BEFORE
+        if since is not None and since["new"] < if_new and not expiring:
             stages.say(
                 f"nothing to do: {since['new']:,} of {since['labelled']:,} labelled products are new since version "
                 f"{since['since_version']} was trained, and --if-new asks for {if_new:,}"
+                + (f"; its first certificate expires on {expires:%Y-%m-%d} UTC" if expires else "")
             )
             return {"status": NOTHING_TO_DO, "needed": if_new, **since}
+        if expiring:
+            stages.say(
+                f"a certificate of the newest trained version expires on {expires:%Y-%m-%d} UTC: it is time to train"
+            )
 
     with (
         fitting_resources(config, "train_model") as (workdir, fit),
