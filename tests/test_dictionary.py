@@ -37,6 +37,8 @@ COLOR: dict[str, Any] = {
         ("  NAVY  blue ", "en", "Navy Blue"),
         ("Gray", "en", "Grey"),
         ("rot", "de", "Red"),
+        ("rot", "de-AT", "Red"),
+        ("rot", "DE", "Red"),
         ("rot", "xx", "Grey"),  # the product's own language goes before the others
         ("NAVY BLUE", "tr", "Navy Blue"),  # no value of this name has the Turkish dotless i
         ("rot", "en", None),  # two languages mean two values by it

@@ -65,15 +65,17 @@ class Attribute:
         Canonical values come before aliases, and those of ``language`` before others. An alias that has two meanings in
         other languages has none here.
         """
+        language = _primary(language)
         own = {value: value for value in self.values} | self.was
-        texts = [*own.items(), *self.aliases.get(language or "", {}).items()]
+        mine = [aliases for name, aliases in self.aliases.items() if _primary(name) == language]
+        texts = [pair for names in (own, *mine) for pair in names.items()]
         found = {spelling(text, language): value for text, value in reversed(texts)}
         if language in _TURKIC:  # WHITE in capitals has another i there than White
             for text, value in texts:
                 found.setdefault(spelling(text.upper(), language), value)
         others: dict[str, set[str]] = {}
         for name, aliases in self.aliases.items():
-            for text, value in aliases.items() if name != language else ():
+            for text, value in aliases.items() if _primary(name) != language else ():
                 others.setdefault(spelling(text, language), set()).add(value)
         return {key: min(values) for key, values in others.items() if len(values) == 1} | found
 
@@ -136,13 +138,18 @@ def spelling(text: str, language: str | None = None) -> str:
     Runs of spaces and other punctuation are one space; a text of nothing else stays as it is.
     """
     plain = _INVISIBLE.sub("", text).translate(_SAME_SIGNS)
-    if language in _TURKIC:
+    if _primary(language) in _TURKIC:
         plain = plain.replace("I", "\u0131").replace("\u0130", "i")
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
     if plain.isascii() and plain.replace(" ", "").isalnum():
         return " ".join(plain.split())
     kept = [char if _carries_meaning(plain, place) else " " for place, char in enumerate(plain)]
     return " ".join("".join(kept).split()) or " ".join(plain.split())
+
+
+def _primary(language: str | None) -> str | None:
+    """Return the first part of a language tag, in lower case: tr for tr-TR and TR."""
+    return language and re.split("[-_]", language.lower(), maxsplit=1)[0]
 
 
 def says_something(text: str) -> bool:

@@ -168,8 +168,12 @@ def known_product(catalog: Catalog, product_id: str, attribute: str) -> dict[str
     where = f"no product {product_id!r} in the catalog ({catalog.location('products')})"
     refused = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.IMPORT.value))
     newest = refused.orderBy(F.desc("quarantined_at")).first()
-    case = reasons.Case(attribute=attribute, detail=(newest["detail"] if newest else None) or "")
-    raise ConfigError(f"{where}: {reasons.sentence(Reason(newest['reason']), case)}" if newest else where)
+    if newest is not None:
+        case = reasons.Case(attribute=attribute, detail=newest["detail"] or "")
+        raise ConfigError(f"{where}: {reasons.sentence(Reason(newest['reason']), case)}")
+    events = catalog.read("attribute_values").where(of_product & (F.col("reason") == Reason.PRODUCT_GONE.value))
+    gone = events.orderBy(F.desc("asserted_at")).first()
+    raise ConfigError(f"{where}: run {gone['run_id']} removed it on {when(gone['asserted_at'])}" if gone else where)
 
 
 def events_about(catalog: Catalog, product_id: str, attribute: str) -> DataFrame:
