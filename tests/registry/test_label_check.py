@@ -72,6 +72,18 @@ def test_values_whose_absence_breaks_the_promise_stop_the_attribute(wrong_of_oth
     assert not check_labels(HEADS, words(COLOR), Names(), [issued]).stopped
 
 
+def test_a_product_of_several_values_counts_for_each_that_stays() -> None:
+    """Every product has two values: by value there are more than products."""
+    counts = (ValueCount("Blue", 300, 2), ValueCount("Grey", 150, 3), ValueCount("Red", 120, 4))
+    labels = HEADS["color"].labels
+    issued = certificate(attribute="color", values=labels, threshold=0.9, accepted=300, wrong=9, by_value=counts)
+    heads = {"color": Head(Cardinality.MANY, labels)}
+    left = replace(COLOR, cardinality=Cardinality.MANY, values=("Grey", "Red"))
+    assert check_labels(heads, words(left), Names(), [issued]).stopped == {}
+    many_wrong = replace(issued, by_value=(*counts[:2], ValueCount("Red", 120, 11)))
+    assert list(check_labels(heads, words(left), Names(), [many_wrong]).stopped) == ["color"]
+
+
 def test_values_by_name_are_those_that_the_dictionary_lists() -> None:
     labels = {"color": ("Blue", "Grey", "Gray", "Red"), "size": ("S",)}
     merged = words(replace(COLOR, values=("Gray", "Red")))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.dictionary import Dictionary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,25 +46,16 @@ class Event(NamedTuple):
 class Names:
     """The names in force."""
 
-    newest: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(attribute, name) -> the name that the newest event in force gives it."""
-
-    def __bool__(self) -> bool:
-        return bool(self.newest)
+    current: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(attribute, stored name) -> the name in force, of every name that an event in force is about."""
 
     def now(self, attribute: str, name: str) -> str:
         """Return what the value with this stored name is called now."""
-        for _ in self.newest:  # a value may have been renamed several times
-            after = self.newest.get((attribute, name), name)
-            if after == name:
-                break
-            name = after
-        return name
+        return self.current.get((attribute, name), name)
 
     def differing(self) -> dict[tuple[str, str], str]:
         """Return (attribute, stored name) -> the name in force, where it is another name."""
-        names = {key: self.now(*key) for key in self.newest}
-        return {(attribute, was): value for (attribute, was), value in names.items() if was != value}
+        return {(attribute, was): value for (attribute, was), value in self.current.items() if was != value}
 
     def in_verdict(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `verdicts`, made from a sample of any age, with the names in force."""
@@ -73,7 +64,14 @@ class Names:
         return {**row, "value": self.now(name, row["value"]), "right_values": right}
 
     def with_events(self, events: Iterable[Event]) -> Names:
-        return Names({**self.newest, **{(event.attribute, event.was): event.value for event in events}})
+        """Return the names after ``events``, oldest first: an event gives its value to every name that is called its
+        old name by then."""
+        current = dict(self.current)
+        for attribute, was, value in events:
+            if was != value:
+                current.update({key: value for key, name in current.items() if key[0] == attribute and name == was})
+            current[attribute, was] = value
+        return Names(current)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,14 +100,15 @@ def follow(rows: Sequence[Mapping[str, Any]], dictionary: Dictionary) -> Followe
     """Return what ``dictionary`` means in the catalog with these ``rows`` of the table `renames`."""
     done, undone = replayed(rows)
     names = Names().with_events(done)
-    wanted = [event for attribute in dictionary.attributes.values() for event in _wanted(attribute, names)]
+    wanted = _wanted(dictionary, names, {(event.attribute, event.was): event.value for event in done})
     refused = [event for event in wanted if event in undone]
     pending = tuple(event for event in wanted if event not in undone)
     names = names.with_events(pending)
     attributes = dict(dictionary.attributes)
-    for event in refused:
-        name = event.was
-        attributes[event.attribute] = attributes[event.attribute].with_name(name, names.now(event.attribute, name))
+    for attribute, name in (*((event.attribute, event.was) for event in refused), *names.differing()):
+        # a name in force is a spelling also where the file does not say "was" any more
+        if attribute in attributes and attributes[attribute].was.get(name) != names.now(attribute, name):
+            attributes[attribute] = attributes[attribute].with_name(name, names.now(attribute, name))
     return Followed(
         dictionary=Dictionary(attributes),
         names=names,
@@ -123,11 +122,20 @@ def in_force(rows: Sequence[Mapping[str, Any]]) -> Names:
     return Names().with_events(replayed(rows)[0])
 
 
-def _wanted(attribute: Attribute, names: Names) -> list[Event]:
-    """Return the events after which the names in force are those of the dictionary."""
-    listed = [Event(attribute.name, value, value) for value in attribute.values]
-    earlier = [Event(attribute.name, was, value) for was, value in attribute.was.items()]
-    return [event for event in (*listed, *earlier) if names.now(event.attribute, event.was) != event.value]
+def _wanted(dictionary: Dictionary, names: Names, own: Mapping[tuple[str, str], str]) -> list[Event]:
+    """Return the events after which the names in force are those of the dictionary.
+
+    A name that is called by a value which the dictionary does not list is itself again. ``own``: (attribute, name) ->
+    value, by the newest event in force about it. An earlier name has an event of its own also where it follows another:
+    a rollback of the other does not undo it.
+    """
+    attributes = dictionary.attributes.values()
+    listed = {(attribute.name, value) for attribute in attributes for value in attribute.values}
+    earlier = {(attribute.name, was): value for attribute in attributes for was, value in attribute.was.items()}
+    again = [key for key, value in names.differing().items() if key not in earlier and (key[0], value) not in listed]
+    again += [key for key in sorted(listed) if names.now(*key) != key[1] and key not in again]
+    events = [Event(attribute, name, name) for attribute, name in again]
+    return events + [Event(*key, value) for key, value in earlier.items() if own.get(key) != value]
 
 
 def replayed(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Event], dict[Event, str]]:
@@ -160,7 +168,8 @@ def undone_runs(rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
 
 
 def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(rows, key=lambda row: (row["renamed_at"], row["run_id"]))
+    """Return the rows, oldest first; of a run first the names that are values of their own again."""
+    return sorted(rows, key=lambda row: (row["renamed_at"], row["run_id"], row["was"] != row["value"], row["was"]))
 
 
 # --- tables with the names in force -----------------------------------------------------------------------------------

@@ -193,7 +193,11 @@ def _retractions(
     for_reason = F.col("reason").isin([reason.value for reason in WITHOUT_DECISION])
     removed = F.col("reason") == Reason.VALUE_REMOVED.value
     events = events.where(by_run & (for_reason | removed) & ~_in_rolled_back(rolled_back))
-    finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at", "config_hash")), "run_id")
+    finished = events.join(F.broadcast(succeeded.select("run_id", "finished_at", "config_hash")), "run_id", "left")
+    # an import that was killed before its row took the values of products that went all the same
+    gone = F.col("reason") == Reason.PRODUCT_GONE.value
+    finished = finished.withColumn("finished_at", F.coalesce("finished_at", F.when(gone, F.col("asserted_at"))))
+    finished = finished.where(F.col("finished_at").isNotNull())
     finished = finished.where(~removed | ~F.col("config_hash").eqNullSafe(config_hash))
     return finished.groupBy("product_id", "attribute").agg(F.max("finished_at").alias("retracted_at"))
 

@@ -179,7 +179,7 @@ class RunRequest:
             standard=Standard(target=config.precision.target, delta=config.precision.delta),
             config_hash=config_hash(config, dictionary, model.numbers, switched),
             switches=switched,
-            labels=labels,
+            labels=replace(labels, stopped={name: why for name, why in labels.stopped.items() if name not in off}),
             names=overrides.names,
         )
 

@@ -230,7 +230,11 @@ def _undo_run(catalog: Catalog, run_id: str, attribute: str | None, dry_run: boo
 
 def _undo_renames(catalog: Catalog, record: RunRecord, attribute: str | None, dry_run: bool) -> str:
     """Take back the renames of the run ``record.parent_run_id``, or what an earlier rollback did to them."""
-    events = renames.undo(catalog, str(record.parent_run_id), attribute, record.run_id, dry_run)
+    run_id = str(record.parent_run_id)
+    renamed = sorted({row["attribute"] for row in renames.events(catalog) if row["run_id"] == run_id})
+    if attribute and attribute not in renamed:
+        raise ConfigError(f"run {run_id!r} renamed no {attribute!r}; it renamed {renamed}")
+    events = renames.undo(catalog, run_id, attribute, record.run_id, dry_run)
     record.count(events=events)
     if dry_run or not events:
         return DRY_RUN if dry_run else NOTHING_TO_DO
@@ -238,6 +242,10 @@ def _undo_renames(catalog: Catalog, record: RunRecord, attribute: str | None, dr
         stage.rows_out = sum(events.values())
         catalog.refresh_current_values(record.run_id)
     runs.write(catalog, record)
+    record.stages.say(
+        "values have their names from before again: a name that is neither in the dictionary's values nor an earlier "
+        'name ("was") there must be listed before the next run, which retracts model values that are not'
+    )
     return RunStatus.SUCCEEDED
 
 

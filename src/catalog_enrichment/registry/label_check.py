@@ -25,7 +25,7 @@ class LabelCheck:
     """The result of :func:`check_labels`."""
 
     stopped: Mapping[str, str] = field(default_factory=dict)
-    """Attribute -> why the version must not decide it; its values stay as they are."""
+    """Attribute -> why the version must not decide it; its values stay unless their product's content changes."""
     differences: tuple[str, ...] = ()
     """Sentences about what the version cannot predict, and what it predicts and is not written."""
 
@@ -66,7 +66,7 @@ def check_labels(
             if certificate.attribute == name and certificate.threshold and wrong > (1 - certificate.target) * accepted:
                 stopped[name] = (
                     f"without {_named(gone)}, which the dictionary does not list any more, {wrong:,} of {accepted:,} "
-                    f"accepted certification products were wrong, more than {1 - certificate.target:.0%}: train and "
+                    f"accepted values were wrong at certification, more than {1 - certificate.target:.0%}: train and "
                     "promote a version"
                 )
         if gone:
@@ -87,12 +87,14 @@ def values_by_name(
 
 
 def _counts_without(certificate: Certificate, gone: Collection[str]) -> tuple[int, int]:
-    """Return how many certification products are accepted, and how many of them wrong, but for the values ``gone``.
+    """Return how often a value other than those ``gone`` is accepted on the certification fold, and how often wrong.
 
     They are the certificate's own numbers where it has none by value.
     """
-    rows = [row for row in certificate.by_value if row.value in gone]
-    return certificate.accepted - sum(row.accepted for row in rows), certificate.wrong - sum(row.wrong for row in rows)
+    if not certificate.by_value:
+        return certificate.accepted, certificate.wrong
+    rows = [row for row in certificate.by_value if row.value not in gone]
+    return sum(row.accepted for row in rows), sum(row.wrong for row in rows)
 
 
 def _named(values: list[str]) -> str:

@@ -79,7 +79,8 @@ class Promotion:
         """
         policy, registry, words = self._policy(), self._registry, self._words()
         candidate = registry.resolve(version=request.version, alias=CANDIDATE)
-        if stopped := label_check.check_labels(candidate.heads, words.dictionary, words.names).stopped:
+        checked = label_check.check_labels(candidate.heads, words.dictionary, words.names, candidate.certificates)
+        if stopped := checked.stopped:
             lines = "\n  - ".join(f"{name}: {why}" for name, why in stopped.items())
             raise GateRefused(f"{registry.name} version {candidate.version} stays a candidate:\n  - {lines}")
         current = registry.champion()
