@@ -124,6 +124,14 @@ def test_a_split_that_was_rolled_back_stays_merged() -> None:
     assert followed.dictionary["color"].canonical("grey") == "Gray"
 
 
+def test_a_rename_to_a_name_that_a_rollback_gave_to_another_value_follows_it() -> None:
+    rows = written(
+        ("rename-1", {"D": "B"}, None), ("rename-2", {"D": "D"}, None), ("rollback-1", {"D": "D"}, "rename-2")
+    )
+    followed = follow(rows, words("B", "D", A="D"))
+    assert {followed.names.now("color", name) for name in "ABD"} == {"B"}
+
+
 NAME = st.sampled_from("ABCD")
 
 

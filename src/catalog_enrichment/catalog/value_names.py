@@ -65,12 +65,15 @@ class Names:
 
     def with_events(self, events: Iterable[Event]) -> Names:
         """Return the names after ``events``, oldest first: an event gives its value to every name that is called its
-        old name by then."""
+        old name by then. A value that is called otherwise itself, because a rollback says so, stands for that name."""
         current = dict(self.current)
         for attribute, was, value in events:
+            name = current.get((attribute, value), value) if was != value else value
+            if name == was:
+                name = value
             if was != value:
-                current.update({key: value for key, name in current.items() if key[0] == attribute and name == was})
-            current[attribute, was] = value
+                current.update({key: name for key, now in current.items() if key[0] == attribute and now == was})
+            current[attribute, was] = name
         return Names(current)
 
 
