@@ -31,6 +31,7 @@ LAYERS = [
     ["registry"],
     ["training"],
     ["inference"],
+    ["proposers"],
     ["ingest", "catalog", "validation"],
     ["models"],
     ["inputs", "precision"],

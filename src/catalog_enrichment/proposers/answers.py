@@ -1,0 +1,194 @@
+"""Answers of models that were not trained here, read as proposals: values of the dictionary with scores.
+
+An answer about one attribute of a product is a value, a dict with `value` and perhaps `score` and `evidence`, a list of
+these, or null: the product has no value. A language model's answer is text with JSON in it. Nothing is guessed: what
+cannot be read, is no value of the dictionary or has a score that is none, is counted and is no proposal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from catalog_enrichment.dictionary import Dictionary, spelling
+from catalog_enrichment.precision.units import WRITABLE_RANKS, Candidate, as_scores
+from catalog_enrichment.records import Cardinality
+
+MOST_EXAMPLES = 50
+"""Unmapped values of an attribute that are named, the most frequent first."""
+
+_MOST_DISTINCT = 10_000
+"""Unmapped values of an attribute that are told apart; others are counted together."""
+_MOST_CHARACTERS = 100
+"""Longer values are counted and not named: they are no spelling of a value."""
+_OBJECT = re.compile(r'\{\s*["}]')
+"""Where a JSON object starts."""
+
+
+class Proposal(NamedTuple):
+    """A value that somebody's model proposes for an attribute of a product."""
+
+    candidate: Candidate
+    evidence: str | None = None
+    """Where the value comes from, such as a quote of the text; None where the answer does not say."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was read of the answers about an attribute, in products and answers."""
+
+    proposed: int = 0
+    """Products with at least one proposal."""
+    without_value: int = 0
+    """Answers that say that there is no value."""
+    unreadable: int = 0
+    """Answers, or values of a list, that are in none of the forms."""
+    bad_score: int = 0
+    """Values with a score that is no number in 0..1, or without a score beside values that have one."""
+    unmapped: int = 0
+    """Values that the dictionary does not have."""
+    _unmapped: Counter[str] = field(default_factory=Counter)
+
+    def examples(self) -> dict[str, int]:
+        """Return the most frequent unmapped values -> how often each was proposed."""
+        return dict(self._unmapped.most_common(MOST_EXAMPLES))
+
+    def add_unmapped(self, value: str) -> None:
+        """Count a value that the dictionary does not have."""
+        self.unmapped += 1
+        if len(value) <= _MOST_CHARACTERS and (value in self._unmapped or len(self._unmapped) < _MOST_DISTINCT):
+            self._unmapped[value] += 1
+
+
+class AnswerReader:
+    """Reads answers by a dictionary and counts what it reads."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self._spellings: dict[tuple[str, str | None], dict[str, str]] = {}
+        self.counts: defaultdict[str, Counts] = defaultdict(Counts)
+        """Attribute -> what was read of the answers about it."""
+
+    def proposals(self, attribute: str, answers: Sequence[object], language: str | None = None) -> list[Proposal]:
+        """Return the proposals for ``attribute`` of a product, best first, at most as many as can be written.
+
+        ``answers``: the product's answers, one or several. Values without scores have the share of the answers that
+        give them, which is 1 for a single answer; an answer that cannot be read gives none. Of several scores of a
+        value the highest counts. Equal scores keep the order of the answers.
+
+        Raises KeyError for an attribute that the dictionary does not have.
+        """
+        counts = self.counts[attribute]
+        read = [entry for answer in answers for entry in self._entries(attribute, answer, language)]
+        scored = any(entry.has_score for entry in read)
+        best: dict[str, tuple[float, str | None]] = {}
+        if scored:
+            for entry in read:
+                if entry.score is None:
+                    counts.bad_score += 1
+                elif entry.value not in best or entry.score > best[entry.value][0]:
+                    best[entry.value] = (entry.score, entry.evidence)
+        else:
+            votes = Counter(entry.value for entry in read)
+            evidence = {entry.value: entry.evidence for entry in reversed(read) if entry.evidence}
+            best = {value: (number / len(answers), evidence.get(value)) for value, number in votes.items()}
+        counts.proposed += bool(best)
+        ranks = 1 if self._dictionary[attribute].cardinality is Cardinality.ONE else WRITABLE_RANKS
+        order = sorted(best.items(), key=lambda item: -item[1][0])[:ranks]
+        return [
+            Proposal(Candidate(value, float(as_scores(score)), rank), evidence)
+            for rank, (value, (score, evidence)) in enumerate(order, start=1)
+        ]
+
+    def _entries(self, attribute: str, answer: object, language: str | None) -> list[_Entry]:
+        """Return the values of an answer that the dictionary has, each once unless it has a score."""
+        counts = self.counts[attribute]
+        if answer is None or answer == "" or answer == []:
+            counts.without_value += 1
+            return []
+        found: list[_Entry] = []
+        for given in answer if isinstance(answer, list | tuple) else [answer]:
+            entry = _entry(given)
+            if entry is None:
+                counts.unreadable += 1
+                continue
+            value = self._canonical(attribute, language, entry.value)
+            if value is None:
+                counts.add_unmapped(entry.value)
+            elif entry.has_score or all(value != other.value for other in found):
+                found.append(entry._replace(value=value))
+        return found
+
+    def _canonical(self, attribute: str, language: str | None, value: str) -> str | None:
+        key = (attribute, language)
+        if key not in self._spellings:
+            self._spellings[key] = self._dictionary[attribute].spellings(language)
+        return self._spellings[key].get(spelling(value, language))
+
+
+class _Entry(NamedTuple):
+    """A value of an answer."""
+
+    value: str
+    score: float | None
+    """None: there is none, or it is no number in 0..1."""
+    has_score: bool
+    evidence: str | None
+
+
+def _entry(given: object) -> _Entry | None:
+    """Return a value of an answer; None for anything that is in none of the forms."""
+    content = given if isinstance(given, Mapping) else {"value": given}
+    value, evidence = content.get("value"), content.get("evidence")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    text = str(value).strip()
+    if not text:
+        return None
+    score = content.get("score")
+    return _Entry(text, _score(score), score is not None, evidence if isinstance(evidence, str) else None)
+
+
+def _score(given: object) -> float | None:
+    """Return a score in 0..1; None for anything else, also for text."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return None
+    return float(given) if 0 <= given <= 1 else None  # False for NaN
+
+
+def read_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object in a language model's answer; None if there is none, or it cannot be read.
+
+    Code fences and sentences around it do not count. Which of several things was meant is not guessed: an object that
+    is cut off, a key that is repeated, NaN, and a second object with another content cannot be read.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refused)
+    found: dict[str, Any] | None = None
+    place = 0
+    while start := _OBJECT.search(text, place):
+        try:
+            content, place = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            return None
+        if found is not None and content != found:
+            return None
+        found = content
+    return found
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key is repeated")
+    return content
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
