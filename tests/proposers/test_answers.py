@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,16 @@ def test_an_alias_is_read_in_the_products_language() -> None:
 def test_numbers_are_spellings() -> None:
     assert read("size", 36) == [("36", 1.0)]
     assert read("size", 36.5) == [("36.5", 1.0)]
+
+
+def test_numbers_and_arrays_of_numpy_are_read() -> None:
+    given = [{"value": np.str_("Wool"), "score": np.float32(0.5)}, {"value": "Silk", "score": np.int64(1)}]
+    assert read("material", np.array(given, dtype=object)) == [("Silk", 1.0), ("Wool", 0.5)]
+    assert read("material", np.array(["Silk", "Wool"])) == [("Silk", 1.0), ("Wool", 1.0)]
+    assert read("size", np.float32(36.5)) == [("36.5", 1.0)]
+    assert counted("color", np.array([])) == {"without_value": 1}
+    assert counted("color", np.float32(math.nan), np.bool_(True)) == {"unreadable": 2}
+    assert counted("color", {"value": "Red", "score": np.bool_(True)}) == {"bad_score": 1}
 
 
 def test_scores_are_those_of_the_certificates() -> None:

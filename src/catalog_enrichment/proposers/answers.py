@@ -1,8 +1,9 @@
 """Answers of models that were not trained here, read as proposals: values of the dictionary with scores.
 
 An answer about one attribute of a product is a value, a dict with `value` and perhaps `score` and `evidence`, a list of
-these, or null: the product has no value. A language model's answer is text with JSON in it. Nothing is guessed: what
-cannot be read, is no value of the dictionary or has a score that is none, is counted and is no proposal.
+these (or an array of NumPy), or null: the product has no value. A language model's answer is text with JSON in it.
+Nothing is guessed: what cannot be read, is no value of the dictionary or has a score that is none, is counted and is no
+proposal.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from catalog_enrichment.dictionary import Dictionary, spelling
 from catalog_enrichment.precision.units import WRITABLE_RANKS, Candidate, as_scores
@@ -108,6 +111,7 @@ class AnswerReader:
     def _entries(self, attribute: str, answer: object, language: str | None) -> list[_Entry]:
         """Return the values of an answer that the dictionary has, each once unless it has a score."""
         counts = self.counts[attribute]
+        answer = _of_python(answer)
         if answer is None or answer == "" or answer == []:
             counts.without_value += 1
             return []
@@ -143,8 +147,9 @@ class _Entry(NamedTuple):
 
 def _entry(given: object) -> _Entry | None:
     """Return a value of an answer; None for anything that is in none of the forms."""
+    given = _of_python(given)
     content = given if isinstance(given, Mapping) else {"value": given}
-    value, evidence = content.get("value"), content.get("evidence")
+    value, score, evidence = (_of_python(content.get(name)) for name in ("value", "score", "evidence"))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
@@ -152,8 +157,12 @@ def _entry(given: object) -> _Entry | None:
     text = str(value).strip()
     if not text:
         return None
-    score = content.get("score")
     return _Entry(text, _score(score), score is not None, evidence if isinstance(evidence, str) else None)
+
+
+def _of_python(given: object) -> object:
+    """Return arrays and numbers of NumPy, which models return, as lists and numbers of Python."""
+    return given.tolist() if isinstance(given, np.ndarray | np.generic) else given
 
 
 def _score(given: object) -> float | None:
