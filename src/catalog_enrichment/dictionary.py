@@ -121,6 +121,24 @@ class Dictionary:
         return stable_hash([repr(attribute) for attribute in self.attributes.values()])
 
 
+class Spellings:
+    """Looks up canonical values, and remembers the spellings of each attribute and language."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+
+    def canonical(self, attribute: str, language: str | None, text: str) -> str | None:
+        """Return the canonical value that ``text`` is a spelling of; None if it is of none, or there is no such
+        attribute."""
+        if attribute not in self._dictionary:
+            return None
+        key = (attribute, language)
+        if key not in self._known:
+            self._known[key] = self._dictionary[attribute].spellings(language)
+        return self._known[key].get(spelling(text, language))
+
+
 def fold(text: str) -> str:
     """Return the words of a text for searching: NFKC, case-folded, a space for runs of spaces and punctuation.
 

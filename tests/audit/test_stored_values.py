@@ -14,8 +14,8 @@ from catalog_enrichment.audit import consequences, ingest_verdicts, label_studio
 from catalog_enrichment.audit.review_records import Answer, Item
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.catalog.lake import Catalog
-from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.ingest.merchant_values import Spellings, normalised
+from catalog_enrichment.dictionary import Attribute, Dictionary, Spellings
+from catalog_enrichment.ingest.merchant_values import normalised
 from catalog_enrichment.operations.set_value import Correction
 from catalog_enrichment.records import Cardinality
 

@@ -140,7 +140,7 @@ def test_after_every_change_listed_values_have_their_own_names(history: list[dic
     rows: list[dict[str, Any]] = []
     for day, values in enumerate(history):
         was = {old: value for value, earlier in values.items() for old in earlier if old not in values}
-        if rows and rows[-1]["undoes"] is None and day % 2:  # every other change follows a rollback
+        if rows and rows[-1]["undoes"] is None and day % 2:  # what a rollback of the last change would leave
             last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
             undoing = {"run_id": f"rollback-{day}", "undoes": last[0]["run_id"]}
             at = AT + timedelta(days=day, hours=-1)

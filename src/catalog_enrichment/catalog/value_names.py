@@ -69,7 +69,7 @@ class Names:
         current = dict(self.current)
         for attribute, was, value in events:
             name = current.get((attribute, value), value) if was != value else value
-            if name == was:
+            if name == was:  # the event turns an earlier rename round
                 name = value
             if was != value:
                 current.update({key: name for key, now in current.items() if key[0] == attribute and now == was})

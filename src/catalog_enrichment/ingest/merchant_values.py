@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_enrichment.config.source import MappingConfig
-from catalog_enrichment.dictionary import Dictionary, spelling
+from catalog_enrichment.dictionary import Dictionary, Spellings
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.validation import by_shop
 
@@ -63,23 +63,6 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     return frame.withColumn("merchant_attributes", columns)
 
 
-class Spellings:
-    """Looks up canonical values."""
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        self._dictionary = dictionary
-        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
-
-    def canonical(self, attribute: str, language: str | None, value: str) -> str:
-        """Return the canonical value, or ``value`` itself where the dictionary has none."""
-        if attribute not in self._dictionary:
-            return value
-        key = (attribute, language)
-        if key not in self._known:
-            self._known[key] = self._dictionary[attribute].spellings(language)
-        return self._known[key].get(spelling(value, language), value)
-
-
 def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) -> pa.MapArray:
     """Return canonical values in place of ``given`` (attribute -> values, per product), without repetitions.
 
@@ -100,6 +83,7 @@ def normalised(given: pa.MapArray, languages: pa.Array, spellings: Spellings) ->
     texts = distinct.dictionary.to_pylist()
     canonical = [
         spellings.canonical(attributes[name], known_languages[language] if language >= 0 else None, texts[text])
+        or texts[text]  # kept as it is (I1)
         for name, language, text in looked_up
     ]
     # the first of equal values in an entry stays

@@ -66,7 +66,8 @@ def _below_root(uri: Column, images: ImagesConfig) -> Column:
     root = f"{images.root}/" if isinstance(images, StoredImagesConfig) else "/"
     if root in ("/", "//"):
         return uri
-    below = F.ltrim(F.substring(uri, len(root) + 1, LONGEST_URI + 1), F.lit("/"))  # /root//1.jpg is no absolute path
+    # also where slashes follow the root's: what is below it is no absolute path
+    below = F.ltrim(F.substring(uri, len(root) + 1, LONGEST_URI + 1), F.lit("/"))
     return F.when(uri.startswith(root), below).otherwise(uri)
 
 

@@ -1,8 +1,9 @@
-"""Whether a model made elsewhere seems to have seen labels: it is right more often at products that existed before it.
+"""The check for labels that a model made elsewhere has seen: is it right more often at products from before its time?
 
 A label that a model has learned certifies nothing, and what a model has learned can only be declared. This is the check
 beside the declaration (leakage into an evaluation; Kaufman et al. 2012). It finds labels that were learned by heart. It
-cannot find them where nothing is known of when products came.
+cannot find them where nothing is known of when products came. With about ten products on a side it accuses too easily:
+the test is a normal approximation.
 """
 
 from __future__ import annotations

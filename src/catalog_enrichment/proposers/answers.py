@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from catalog_enrichment.dictionary import Dictionary, spelling
+from catalog_enrichment.dictionary import Dictionary, Spellings
 from catalog_enrichment.precision.units import WRITABLE_RANKS, Candidate, as_scores
 from catalog_enrichment.records import Cardinality
 
@@ -73,7 +73,7 @@ class AnswerReader:
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._dictionary = dictionary
-        self._spellings: dict[tuple[str, str | None], dict[str, str]] = {}
+        self._spellings = Spellings(dictionary)
         self.counts: defaultdict[str, Counts] = defaultdict(Counts)
         """Attribute -> what was read of the answers about it."""
 
@@ -86,11 +86,11 @@ class AnswerReader:
 
         Raises KeyError for an attribute that the dictionary does not have.
         """
+        ranks = 1 if self._dictionary[attribute].cardinality is Cardinality.ONE else WRITABLE_RANKS
         counts = self.counts[attribute]
         read = [entry for answer in answers for entry in self._entries(attribute, answer, language)]
-        scored = any(entry.has_score for entry in read)
         best: dict[str, tuple[float, str | None]] = {}
-        if scored:
+        if any(entry.has_score for entry in read):
             for entry in read:
                 if entry.score is None:
                     counts.bad_score += 1
@@ -101,7 +101,6 @@ class AnswerReader:
             evidence = {entry.value: entry.evidence for entry in reversed(read) if entry.evidence}
             best = {value: (number / len(answers), evidence.get(value)) for value, number in votes.items()}
         counts.proposed += bool(best)
-        ranks = 1 if self._dictionary[attribute].cardinality is Cardinality.ONE else WRITABLE_RANKS
         order = sorted(best.items(), key=lambda item: -item[1][0])[:ranks]
         return [
             Proposal(Candidate(value, float(as_scores(score)), rank), evidence)
@@ -121,18 +120,12 @@ class AnswerReader:
             if entry is None:
                 counts.unreadable += 1
                 continue
-            value = self._canonical(attribute, language, entry.value)
+            value = self._spellings.canonical(attribute, language, entry.value)
             if value is None:
                 counts.add_unmapped(entry.value)
             elif entry.has_score or all(value != other.value for other in found):
                 found.append(entry._replace(value=value))
         return found
-
-    def _canonical(self, attribute: str, language: str | None, value: str) -> str | None:
-        key = (attribute, language)
-        if key not in self._spellings:
-            self._spellings[key] = self._dictionary[attribute].spellings(language)
-        return self._spellings[key].get(spelling(value, language))
 
 
 class _Entry(NamedTuple):
@@ -140,7 +133,7 @@ class _Entry(NamedTuple):
 
     value: str
     score: float | None
-    """None: there is none, or it is no number in 0..1."""
+    """A number in 0..1; None for any other score, and where there is none."""
     has_score: bool
     evidence: str | None
 

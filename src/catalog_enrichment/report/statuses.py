@@ -1,4 +1,4 @@
-"""Whether a certificate is provisional or confirmed, on pages that were written before an audit confirmed it.
+"""The status of certificates (provisional, confirmed) on pages that were written before an audit confirmed them.
 
 Each page marks the place where it says so (templates/status.html.j2); :func:`refresh` writes what holds now there.
 """
