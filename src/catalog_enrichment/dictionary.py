@@ -84,13 +84,21 @@ class Attribute:
         return self.spellings(language).get(spelling(text, language))
 
     def with_name(self, name: str, value: str) -> Attribute:
-        """Return the attribute with ``name`` as a canonical value (``name`` is ``value``), or as an earlier name of
-        ``value``."""
-        values = tuple(other for other in self.values if other != name)
-        was = {text: meaning for text, meaning in self.was.items() if text != name}
+        """Return the attribute with ``name`` as a canonical value (``name`` is ``value``), or as an earlier name of the
+        canonical value ``value``, which then has the other spellings of ``name`` too."""
+        kept = tuple(other for other in self.values if other != name)
+        values = kept if value in kept else (*kept, value)
+        was = {text: meaning for text, meaning in self.was.items() if text not in (name, value)}
         if name == value:
-            return replace(self, values=(*values, name), was=was)
-        return replace(self, values=values, was={**was, name: value})
+            return replace(self, values=values, was=was)
+        aliases = {language: _renamed(texts, name, value) for language, texts in self.aliases.items()}
+        return replace(self, values=values, aliases=aliases, was={**_renamed(was, name, value), name: value})
+
+    def has_spelling(self, text: str) -> bool:
+        """Return whether ``text`` is a spelling of a value in any language."""
+        languages = (None, *self.aliases)
+        ambiguous = {spelling(alias) for aliases in self.aliases.values() for alias in aliases}
+        return spelling(text) in ambiguous or any(self.canonical(text, language) for language in languages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,11 @@ class Spellings:
         if key not in self._known:
             self._known[key] = self._dictionary[attribute].spellings(language)
         return self._known[key].get(spelling(text, language))
+
+
+def _renamed(meanings: dict[str, str], name: str, value: str) -> dict[str, str]:
+    """Return spelling -> value with ``value`` in place of the value ``name``."""
+    return {text: value if meaning == name else meaning for text, meaning in meanings.items()}
 
 
 def fold(text: str) -> str:

@@ -124,6 +124,41 @@ def test_a_split_that_was_rolled_back_stays_merged() -> None:
     assert followed.dictionary["color"].canonical("grey") == "Gray"
 
 
+def test_a_rename_that_was_done_twice_is_not_done_again_after_a_rollback() -> None:
+    rows = written(
+        ("rename-1", {"Grey": "Gray"}, None),
+        ("rename-2", {"Grey": "Grey"}, None),
+        ("rename-3", {"Grey": "Gray"}, None),
+        ("rollback-1", {"Grey": "Gray"}, "rename-3"),
+    )
+    followed = follow(rows, words("Gray", Grey="Gray"))
+    assert (followed.pending, followed.names.now("color", "Grey")) == ((), "Grey")
+    assert [run_id for _, run_id in followed.rolled_back] == ["rename-3"]
+
+
+def test_a_spelling_in_the_file_stands_before_an_earlier_name() -> None:
+    rows = written(("rename-1", {"Grey": "Gray"}, None))
+    for aliases in ({"en": {"Grey": "Slate"}}, {"en": {"grey": "Slate"}, "de": {"grey": "Gray"}}):
+        values = ("Gray", "Slate")
+        attribute = Attribute(name="color", cardinality=Cardinality.ONE, values=values, aliases=aliases)
+        followed = follow(rows, Dictionary({"color": attribute}))
+        assert followed.dictionary["color"] == attribute
+        assert followed.names.now("color", "Grey") == "Gray", "what was stored keeps its meaning"
+
+
+def test_a_name_that_a_rollback_gave_to_another_value_has_its_aliases() -> None:
+    rows = written(
+        ("rename-1", {"Grey": "Gray"}, None),
+        ("rename-2", {"Grey": "Grey"}, None),
+        ("back", {"Grey": "Grey"}, "rename-2"),
+    )
+    aliases = {"de": {"grau": "Grey"}}
+    for values in (("Gray", "Grey"), ("Grey",)):
+        attribute = Attribute(name="color", cardinality=Cardinality.ONE, values=values, aliases=aliases)
+        found = follow(rows, Dictionary({"color": attribute})).dictionary["color"]
+        assert (found.values, found.canonical("grau", "de"), found.canonical("Grey")) == (("Gray",), "Gray", "Gray")
+
+
 def test_a_rename_to_a_name_that_a_rollback_gave_to_another_value_follows_it() -> None:
     rows = written(
         ("rename-1", {"D": "B"}, None), ("rename-2", {"D": "D"}, None), ("rollback-1", {"D": "D"}, "rename-2")
@@ -135,28 +170,38 @@ def test_a_rename_to_a_name_that_a_rollback_gave_to_another_value_follows_it() -
 NAME = st.sampled_from("ABCD")
 
 
-@given(st.lists(st.dictionaries(NAME, st.lists(NAME, max_size=2), min_size=1, max_size=3), max_size=4))
-def test_after_every_change_listed_values_have_their_own_names(history: list[dict[str, list[str]]]) -> None:
+CHANGE = st.tuples(st.dictionaries(NAME, st.lists(NAME, max_size=2), min_size=1, max_size=3), st.booleans())
+"""Value -> its earlier names; and whether the change before it is rolled back first."""
+
+
+@given(st.lists(CHANGE, max_size=5))
+def test_after_every_change_listed_values_have_their_own_names(
+    history: list[tuple[dict[str, list[str]], bool]],
+) -> None:
     rows: list[dict[str, Any]] = []
-    for day, values in enumerate(history):
+    for day, (values, rolled_back) in enumerate(history):
         was = {old: value for value, earlier in values.items() for old in earlier if old not in values}
-        if rows and rows[-1]["undoes"] is None and day % 2:  # what a rollback of the last change would leave
-            last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
-            undoing = {"run_id": f"rollback-{day}", "undoes": last[0]["run_id"]}
+        if rolled_back and rows and rows[-1]["undoes"] is None:
+            undoing = {"run_id": f"rollback-{day}", "undoes": rows[-1]["run_id"]}
             at = AT + timedelta(days=day, hours=-1)
-            after = [row | undoing | {"renamed_at": at} for row in last]
-            names = follow(rows + after, words(*values, **was)).names
-            assert all(names.now("color", names.now("color", name)) == names.now("color", name) for name in "ABCD")
+            rows += [row | undoing | {"renamed_at": at} for row in rows if row["run_id"] == rows[-1]["run_id"]]
         followed = follow(rows, words(*values, **was))
-        assert all(followed.names.now("color", value) == value for value in values)
-        assert all(followed.names.now("color", old) == value for old, value in was.items())
-        for name in "ABCD":
-            assert followed.names.now("color", followed.names.now("color", name)) == followed.names.now("color", name)
+        now = {name: followed.names.now("color", name) for name in "ABCD"}
+        assert all(now[now[name]] == now[name] for name in "ABCD")
+        known = followed.dictionary["color"]
+        assert all(now[value] == value for value in known.values)
+        assert all(known.canonical(name) in (*known.values, None) for name in "ABCD")
+        refused = {event for event, _ in followed.rolled_back}
+        assert refused.isdisjoint(followed.pending)
+        if not refused:
+            assert set(known.values) == set(values)
+            assert all(now[old] == value for old, value in was.items())
         rows += [
             event._asdict() | {"run_id": f"rename-{day}", "undoes": None, "renamed_at": AT + timedelta(days=day)}
             for event in followed.pending
         ]
-        assert follow(rows, words(*values, **was)).pending == ()
+        after = follow(rows, words(*values, **was))
+        assert (after.pending, after.names) == ((), followed.names)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

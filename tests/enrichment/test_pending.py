@@ -256,6 +256,8 @@ def test_what_was_retracted_since_its_decision_is_pending(spark: SparkSession, t
         "by a rollback": ("run-1", "off-1", "switched_off", "event"),
         "rolled back": ("run-1", "off-2", "switched_off", None),
         "never finished": ("run-1", "killed", "switched_off", None),
+        "gone, never finished": ("run-1", "killed", "product_gone", None),
+        "gone before": ("run-3", "killed", "product_gone", None),
         "decided since": ("run-3", "off-1", "switched_off", None),
         "with a decision": ("run-3", "run-3", "content_changed", None),
         "taken back by a person": ("run-0", "off-1", "switched_off", None),
@@ -263,14 +265,14 @@ def test_what_was_retracted_since_its_decision_is_pending(spark: SparkSession, t
     predictions = [decided(name, "certified", run) for name, (run, *_) in cases.items()]
     events = [
         {"event_id": name, "product_id": name, "attribute": "color", "value": "Red", "op": "retract", "run_id": run}
-        | {"reason": reason, "undoes": undoes, "source": "model", "asserted_at": LONG_AGO}
+        | {"reason": reason, "undoes": undoes, "source": "model", "asserted_at": later(2)}
         for name, (_, run, reason, undoes) in cases.items()
     ]
     catalog = Catalog(tmp_path / "catalog", spark)
     catalog.append("attribute_values", frame(spark, "attribute_values", events), "test")
     products = [product(name) for name in cases]
     found = pending(spark, tmp_path, predictions, runs, products)
-    assert found == {"switched off", "refused content"}
+    assert found == {"switched off", "refused content", "gone, never finished"}
 
 
 def capped(product_id: str, run: str = "run-1", **given: Any) -> dict[str, Any]:

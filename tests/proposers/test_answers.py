@@ -23,7 +23,7 @@ COLOR = Attribute(
     was={"Grey": "Gray"},
 )
 MATERIAL = Attribute(name="material", cardinality=Cardinality.MANY, values=("Wool", "Silk", "Linen", "Cotton"))
-SIZE = Attribute(name="size", cardinality=Cardinality.ONE, values=("36", "36.5"))
+SIZE = Attribute(name="size", cardinality=Cardinality.ONE, values=("36", "36.6"))
 WORDS = Dictionary({attribute.name: attribute for attribute in (COLOR, MATERIAL, SIZE)})
 
 
@@ -76,14 +76,15 @@ def test_an_alias_is_read_in_the_products_language() -> None:
 
 def test_numbers_are_spellings() -> None:
     assert read("size", 36) == [("36", 1.0)]
-    assert read("size", 36.5) == [("36.5", 1.0)]
+    assert read("size", 36.0) == read("size", np.float64(36)) == [("36", 1.0)]
+    assert read("size", 36.6) == read("size", np.float32(36.6)) == [("36.6", 1.0)]
 
 
 def test_numbers_and_arrays_of_numpy_are_read() -> None:
     given = [{"value": np.str_("Wool"), "score": np.float32(0.5)}, {"value": "Silk", "score": np.int64(1)}]
     assert read("material", np.array(given, dtype=object)) == [("Silk", 1.0), ("Wool", 0.5)]
     assert read("material", np.array(["Silk", "Wool"])) == [("Silk", 1.0), ("Wool", 1.0)]
-    assert read("size", np.float32(36.5)) == [("36.5", 1.0)]
+    assert read("size", np.array([36.6], dtype=np.float32)) == [("36.6", 1.0)]
     assert counted("color", np.array([])) == {"without_value": 1}
     assert counted("color", np.float32(math.nan), np.bool_(True)) == {"unreadable": 2}
     assert counted("color", {"value": "Red", "score": np.bool_(True)}) == {"bad_score": 1}
@@ -118,6 +119,7 @@ def test_a_value_without_a_score_beside_scored_ones_is_no_proposal() -> None:
     assert read("color", answer) == [("Blue", 0.5)]
     assert counted("color", answer) == {"proposed": 1, "bad_score": 1}
     assert counted("color", [{"value": "Blue", "score": "high"}, "Red"]) == {"bad_score": 2}
+    assert counted("color", [{"value": "mauve", "score": 0.9}, "Red"]) == {"unmapped": 1, "bad_score": 1}
 
 
 @pytest.mark.parametrize("answer", [True, {"color": "Red"}, {"value": ["Red"]}, [["Red"]], b"Red", math.nan, "  ", {}])
@@ -125,7 +127,11 @@ def test_what_is_in_none_of_the_forms_is_counted(answer: object) -> None:
     assert counted("color", answer) == {"unreadable": 1}
 
 
-@pytest.mark.parametrize("answer", [None, "", []])
+def test_a_number_that_is_too_long_to_be_written_is_counted() -> None:
+    assert counted("size", 10**5000, 1e300) == {"unreadable": 2}
+
+
+@pytest.mark.parametrize("answer", [None, "", [], (), [None], np.array([]), np.array(None)])
 def test_an_answer_can_say_that_there_is_no_value(answer: object) -> None:
     assert counted("color", answer) == {"without_value": 1}
 
@@ -211,6 +217,8 @@ def test_the_object_of_a_text_is_read(text: str) -> None:
         '{"color": {"value": "Red", "score": NaN}}',
         '{"color": "Red"} No, wait: {"color": "Blue"}',
         "{'color': 'Red'}",
+        '{"size": 1e999}',
+        '{"color": true} {"color": 1}',
         '{"a":' * 100_000,
     ],
 )

@@ -84,6 +84,17 @@ def test_a_product_of_several_values_counts_for_each_that_stays() -> None:
     assert list(check_labels(heads, words(left), Names(), [many_wrong]).stopped) == ["color"]
 
 
+def test_as_many_wrong_as_promised_are_not_more() -> None:
+    for target, accepted, wrong in ((0.9, 100, 10), (0.8, 5, 1), (0.95, 60, 3)):
+        counts = (ValueCount("Blue", 1, 0), ValueCount("Grey", accepted, wrong))
+        rule = {"target": target, "threshold": 0.9, "accepted": accepted + 1, "wrong": wrong, "by_value": counts}
+        issued = certificate(attribute="color", values=HEADS["color"].labels, **rule)
+        left = words(replace(COLOR, values=("Grey", "Red")))
+        assert not check_labels(HEADS, left, Names(), [issued]).stopped
+        worse = replace(issued, by_value=(ValueCount("Grey", accepted, wrong + 1),))
+        assert check_labels(HEADS, left, Names(), [worse]).stopped
+
+
 def test_values_by_name_are_those_that_the_dictionary_lists() -> None:
     labels = {"color": ("Blue", "Grey", "Gray", "Red"), "size": ("S",)}
     merged = words(replace(COLOR, values=("Gray", "Red")))

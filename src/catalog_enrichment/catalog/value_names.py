@@ -108,10 +108,13 @@ def follow(rows: Sequence[Mapping[str, Any]], dictionary: Dictionary) -> Followe
     pending = tuple(event for event in wanted if event not in undone)
     names = names.with_events(pending)
     attributes = dict(dictionary.attributes)
-    for attribute, name in (*((event.attribute, event.was) for event in refused), *names.differing()):
-        # a name in force is a spelling also where the file does not say "was" any more
-        if attribute in attributes and attributes[attribute].was.get(name) != names.now(attribute, name):
-            attributes[attribute] = attributes[attribute].with_name(name, names.now(attribute, name))
+    for event in refused:
+        name = names.now(event.attribute, event.was)
+        attributes[event.attribute] = attributes[event.attribute].with_name(event.was, name)
+    for (attribute, name), value in names.differing().items():
+        # a name in force is a spelling also where the file does not say "was" any more, unless it says something else
+        if attribute in attributes and not attributes[attribute].has_spelling(name):
+            attributes[attribute] = attributes[attribute].with_name(name, value)
     return Followed(
         dictionary=Dictionary(attributes),
         names=names,
@@ -147,7 +150,8 @@ def replayed(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Event], dict[Event
     own = [(event_of(row), row) for row in ordered if row["undoes"] is None]
     in_force = [event for event, row in own if (row["run_id"], row["attribute"]) not in undone]
     gone = {event: row["run_id"] for event, row in own if (row["run_id"], row["attribute"]) in undone}
-    return in_force, {event: run_id for event, run_id in gone.items() if event not in in_force}
+    newest = {(event.attribute, event.was): event for event in in_force}
+    return in_force, {event: run_id for event, run_id in gone.items() if newest.get(event[:2]) != event}
 
 
 def event_of(row: Mapping[str, Any]) -> Event:

@@ -29,6 +29,8 @@ _MOST_DISTINCT = 10_000
 """Unmapped values of an attribute that are told apart; others are counted together."""
 _MOST_CHARACTERS = 100
 """Longer values are counted and not named: they are no spelling of a value."""
+_MOST_BITS = 64
+"""Longer whole numbers are no values; Python does not write very long ones."""
 _OBJECT = re.compile(r'\{\s*["}]')
 """Where a JSON object starts."""
 
@@ -88,16 +90,17 @@ class AnswerReader:
         """
         ranks = 1 if self._dictionary[attribute].cardinality is Cardinality.ONE else WRITABLE_RANKS
         counts = self.counts[attribute]
-        read = [entry for answer in answers for entry in self._entries(attribute, answer, language)]
+        given = [entry for number, answer in enumerate(answers) for entry in self._entries(attribute, answer, number)]
+        read = self._mapped(attribute, given, language)
         best: dict[str, tuple[float, str | None]] = {}
-        if any(entry.has_score for entry in read):
+        if any(entry.has_score for entry in given):
             for entry in read:
                 if entry.score is None:
                     counts.bad_score += 1
                 elif entry.value not in best or entry.score > best[entry.value][0]:
                     best[entry.value] = (entry.score, entry.evidence)
         else:
-            votes = Counter(entry.value for entry in read)
+            votes = Counter(value for value, _ in dict.fromkeys((entry.value, entry.answer) for entry in read))
             evidence = {entry.value: entry.evidence for entry in reversed(read) if entry.evidence}
             best = {value: (number / len(answers), evidence.get(value)) for value, number in votes.items()}
         counts.proposed += bool(best)
@@ -107,25 +110,28 @@ class AnswerReader:
             for rank, (value, (score, evidence)) in enumerate(order, start=1)
         ]
 
-    def _entries(self, attribute: str, answer: object, language: str | None) -> list[_Entry]:
-        """Return the values of an answer that the dictionary has, each once unless it has a score."""
+    def _entries(self, attribute: str, answer: object, number: int) -> list[_Entry]:
+        """Return the values of an answer, which is the ``number``-th of its product."""
         counts = self.counts[attribute]
         answer = _of_python(answer)
-        if answer is None or answer == "" or answer == []:
+        values = [_of_python(value) for value in (answer if isinstance(answer, list | tuple) else [answer])]
+        if all(value is None or value == "" for value in values):
             counts.without_value += 1
             return []
-        found: list[_Entry] = []
-        for given in answer if isinstance(answer, list | tuple) else [answer]:
-            entry = _entry(given)
-            if entry is None:
-                counts.unreadable += 1
-                continue
+        entries = [_entry(value, number) for value in values]
+        counts.unreadable += entries.count(None)
+        return [entry for entry in entries if entry is not None]
+
+    def _mapped(self, attribute: str, entries: Sequence[_Entry], language: str | None) -> list[_Entry]:
+        """Return the entries whose value is a spelling of a value of the dictionary, with that value."""
+        mapped: list[_Entry] = []
+        for entry in entries:
             value = self._spellings.canonical(attribute, language, entry.value)
             if value is None:
-                counts.add_unmapped(entry.value)
-            elif entry.has_score or all(value != other.value for other in found):
-                found.append(entry._replace(value=value))
-        return found
+                self.counts[attribute].add_unmapped(entry.value)
+            else:
+                mapped.append(entry._replace(value=value))
+        return mapped
 
 
 class _Entry(NamedTuple):
@@ -136,26 +142,38 @@ class _Entry(NamedTuple):
     """A number in 0..1; None for any other score, and where there is none."""
     has_score: bool
     evidence: str | None
+    answer: int
+    """The answer's number among those of the product."""
 
 
-def _entry(given: object) -> _Entry | None:
-    """Return a value of an answer; None for anything that is in none of the forms."""
-    given = _of_python(given)
+def _entry(given: object, answer: int) -> _Entry | None:
+    """Return a value of an answer; None for anything that is in none of the forms.
+
+    A whole number has no decimals: a column of whole numbers with nulls comes as 36.0.
+    """
     content = given if isinstance(given, Mapping) else {"value": given}
     value, score, evidence = (_of_python(content.get(name)) for name in ("value", "score", "evidence"))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         return None
     text = str(value).strip()
     if not text:
         return None
-    return _Entry(text, _score(score), score is not None, evidence if isinstance(evidence, str) else None)
+    return _Entry(text, _score(score), score is not None, evidence if isinstance(evidence, str) else None, answer)
 
 
 def _of_python(given: object) -> object:
     """Return arrays and numbers of NumPy, which models return, as lists and numbers of Python."""
-    return given.tolist() if isinstance(given, np.ndarray | np.generic) else given
+    if isinstance(given, np.ndarray):
+        return [_of_python(value) for value in given] if given.ndim else _of_python(given[()])
+    if isinstance(given, np.floating):
+        return float(str(given))  # the number as it is written: 36.1 is not 36.099998
+    return given.item() if isinstance(given, np.generic) else given
 
 
 def _score(given: object) -> float | None:
@@ -171,7 +189,7 @@ def read_object(text: str) -> dict[str, Any] | None:
     Code fences and sentences around it do not count. Which of several things was meant is not guessed: an object that
     is cut off, a key that is repeated, NaN, and a second object with another content cannot be read.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refused)
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refused, parse_float=_finite)
     found: dict[str, Any] | None = None
     place = 0
     while start := _OBJECT.search(text, place):
@@ -179,7 +197,7 @@ def read_object(text: str) -> dict[str, Any] | None:
             content, place = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             return None
-        if found is not None and content != found:
+        if found is not None and json.dumps(content, sort_keys=True) != json.dumps(found, sort_keys=True):
             return None
         found = content
     return found
@@ -190,6 +208,12 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise ValueError("a key is repeated")
     return content
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is too large")
+    return value
 
 
 def _refused(constant: str) -> Any:
