@@ -17,7 +17,8 @@ from functools import cache
 import numpy as np
 from scipy import special
 
-from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.config.folds import FoldsConfig
+from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.precision.certificate import ScoredBy
 from catalog_enrichment.precision.certify import CertificateBinding
 from catalog_enrichment.precision.units import (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog_enrichment.config.folds import FoldsConfig
 from catalog_enrichment.config.images import ImagesConfig
-from catalog_enrichment.config.schema import FoldsConfig
 from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.training.dataset import LoadOptions, load_dataset

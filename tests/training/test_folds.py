@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
+from catalog_enrichment.config.folds import FoldsConfig
+from catalog_enrichment.config.schema import TrainingConfig
 from catalog_enrichment.records import EarlierUses, stable_hash
 from catalog_enrichment.training.folds import (
     CertificationRound,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from catalog_enrichment import masking
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.comparison import CompareConfig
+from catalog_enrichment.config.folds import FoldsConfig
 from catalog_enrichment.config.images import ImagesConfig, StoredImagesConfig
 from catalog_enrichment.config.operations import (
     AuditConfig,
@@ -25,6 +26,7 @@ from catalog_enrichment.config.operations import (
     LogsConfig,
     MetricsConfig,
 )
+from catalog_enrichment.config.proposer import ProposalsConfig, ProposerConfig
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.config.strict import check_ranges
 from catalog_enrichment.records import stable_hash
@@ -75,31 +77,6 @@ class MlflowConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FoldsConfig:
-    """Shares of the labelled content groups; they must sum to 1."""
-
-    train: float = 0.48
-    """The weights are fitted on it."""
-    choosing: float = 0.10
-    """Everything that is chosen is chosen on it: the epoch, lambda, the late fusion's weights, models and recipes, the
-    temperature, the pool of values, the suggestion threshold, the first threshold of the certification."""
-    certification: float = 0.34
-    """The certification uses it, once per candidate (PRECISION, certificate 6)."""
-    test: float = 0.08
-    """Not used to fit, choose or certify; gives the metrics in the report."""
-    seed: int = 0
-    """Another seed draws other folds."""
-    stratify: bool = False
-    """Iterative stratification of the content groups over all values (De la Comble et al. 2022, section 5; Sechidis et
-    al. 2011) instead of a hash: rare values are in every fold, but added products may move others to another fold."""
-
-    def __post_init__(self) -> None:
-        shares = (self.train, self.choosing, self.certification, self.test)
-        if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"folds must be positive and sum to 1, not {shares} (sum {sum(shares):g})")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     recipe: str
     """`recipes:NAME.toml` for a shipped recipe, or a path. It defines the model and its fit."""
@@ -135,6 +112,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_ranges("training", self, label_uses_per_round=(1, 2**31), min_label_count=(1, 2**31))
         check_ranges("training", self, max_unlabelled=(0, 2**31), threads=(0, 4096), processes=(1, 4096))
+        if not self.folds.train:
+            raise ValueError("training.folds.train must be positive: the weights are fitted on it")
         if not self.compute_types or len(set(self.compute_types)) < len(self.compute_types):
             raise ValueError(f"training.compute_types must name each number type once, not {self.compute_types}")
 
@@ -267,6 +246,10 @@ class Config:
     """Needed by import_products only."""
     training: TrainingConfig | None = None
     """Needed by train_model and compare_models."""
+    proposals: ProposalsConfig | None = None
+    """Needed by import_proposals only."""
+    proposer: ProposerConfig | None = None
+    """Needed by certify_model only."""
     compare: CompareConfig | None = None
     """Needed by compare_models only."""
     spark: SparkConfig = field(default_factory=SparkConfig)

@@ -29,8 +29,10 @@ class ScoredCandidate:
     rank: int
     score: float
     """Calibrated probability."""
-    attention: float | None
+    attention: float | None = None
     """Weight on the text, 0..1; None where the fusion has no such weight."""
+    evidence: str | None = None
+    """Where the value comes from, such as a quote of the text; None where the proposer does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from catalog_enrichment.config.schema import FoldsConfig, PrecisionConfig
+from catalog_enrichment.config.folds import FoldsConfig
+from catalog_enrichment.config.schema import PrecisionConfig
 from catalog_enrichment.ingest.csv_rows import COMMAS
 from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT
 from catalog_enrichment.ingest.file_columns import DOUBTFUL_TEXTS, percent

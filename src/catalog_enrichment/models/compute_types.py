@@ -19,6 +19,9 @@ from catalog_enrichment.errors import ConfigError
 
 FP32, BF16 = "fp32", "bf16"
 
+GIVEN = "given"
+"""The compute type of scores that were not computed here."""
+
 AUTO = "auto"
 """The config's word for the fastest certified number type of the driver's processor."""
 
@@ -109,6 +112,8 @@ def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
     if not certified:
         return Choice(FP32, "scores are computed in fp32: the model version has no certificate")
     by_numbers = {numbers_of(compute_type): compute_type for compute_type in certified}
+    if set(by_numbers) == {GIVEN}:
+        return Choice(GIVEN, "scores are as the proposer gives them")
     if wanted != AUTO:
         if wanted not in by_numbers:
             raise ConfigError(

@@ -57,6 +57,10 @@ def bisect(holds: Callable[[float], bool], low: float, high: float) -> tuple[flo
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 
+NOTHING = ""
+"""The value of a candidate with score 0 that says that nothing is proposed."""
+
+
 class Candidate(NamedTuple):
     """A value that the model proposes for a product; rank 1 is the best."""
 

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.config.schema import FoldsConfig, TrainingConfig
+from catalog_enrichment.config.folds import FoldsConfig
+from catalog_enrichment.config.schema import TrainingConfig
 from catalog_enrichment.dictionary import fold
 from catalog_enrichment.precision.units import Bools, Floats, Ints
 from catalog_enrichment.records import EarlierUses, stable_hash
