@@ -184,7 +184,7 @@ def register(
     ``thresholds``: attribute -> threshold with a picture, None for an abstention; without it 0. Certified on each of
     the ``compute_types``. ``drift``: the reference for drift checks.
     """
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
 
     target = random_artifact(sample, folder, seed)
     names = load_dictionary(sample.config).enabled
@@ -202,9 +202,9 @@ def register(
         for name in names
         for path in Modality
     ]
-    artifact.write_certificates(target, [issued.to_dict() for issued in certificates])
+    version_files.write_certificates(target, [issued.to_dict() for issued in certificates])
     if drift:
-        artifact.write_drift(target, list(drift))
+        version_files.write_drift(target, list(drift))
     trained = TrainedModel(
         artifact=target, certificates=certificates, metrics={f"{name}/certified_recall": 0.5 for name in names},
         params={}, tables={}, curves={}, history=[], warnings=[], seconds={}, held_out=[],

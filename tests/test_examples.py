@@ -22,6 +22,7 @@ from .postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 JOBS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+BRING_YOUR_OWN = ROOT / "examples" / "bring_your_own"
 COLOURS = ("Black", "Green", "Navy Blue", "Red")
 SET_UP = ["git clone", "cd catalog-enrichment", "make setup", ". .venv/bin/activate"]
 
@@ -181,6 +182,28 @@ def test_the_api_config_imports_from_its_server(tmp_path: Path, monkeypatch: pyt
         finally:
             server.terminate()
     assert (summary["products"], summary["new"], summary["quarantined"]) == (22, 22, {})
+
+
+def test_the_raw_answers_of_a_language_model_are_imported(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    lines = re.findall(r"^    (import_\w+ --config \S+)$", (BRING_YOUR_OWN / "README.md").read_text(), re.MULTILINE)
+    _, summary = [job(line, tmp_path) for line in lines]
+    assert summary["outcomes"] == {"current": 11, "stale": 1, "unknown_product": 1}
+    assert summary["unknown_examples"] == ["99"]
+    colour = summary["attributes"]["color"]
+    assert (colour["proposed"], colour["unreadable"], colour["bad_score"]) == (8, 1, 1)
+    assert colour["unmapped_values"] == {"Beige": 1}
+
+
+def test_the_scripts_register_their_models(tmp_path: Path) -> None:
+    rows = [{"title": f"Shirt {number}", "colour": ("Red", "Blue", None)[number % 3]} for number in range(90)]
+    (tmp_path / "products.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    store = ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--artifacts", "artifacts"]
+    script = [sys.executable, BRING_YOUR_OWN / "sklearn_model.py", "products.jsonl", "--attributes", "colour"]
+    assert run([*script, "--name", "colours", *store], tmp_path).stdout.split()[-1] == "models:/colours/1"
+    script = [sys.executable, BRING_YOUR_OWN / "http_endpoint.py", BRING_YOUR_OWN / "endpoint.toml"]
+    assert run([*script, "--name", "vision", *store], tmp_path).stdout.split()[-1] == "models:/vision/1"
+    assert list((tmp_path / "artifacts").rglob("MLmodel"))
 
 
 def test_the_own_fusion_passes_the_tests_of_all_fusions_and_its_recipe_builds(tmp_path: Path) -> None:

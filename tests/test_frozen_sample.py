@@ -67,12 +67,12 @@ def test_the_artifact_gives_the_scores_that_were_written() -> None:
     """I5: a score is the same within 1e-4, whatever release computes it."""
     from catalog_enrichment.inputs import images
     from catalog_enrichment.inputs.product_batch import ProductBatch
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
     from catalog_enrichment.models.predictor import Predictor
 
     artifact.verify(FROZEN / "model")
     version = json.loads((FROZEN / "registry.json").read_text())[0]
-    assert artifact.artifact_hash(FROZEN / "model") == version["tags"]["artifact_hash"]
+    assert version_files.artifact_hash(FROZEN / "model") == version["tags"]["artifact_hash"]
     assert artifact.weights_hash(FROZEN / "model") == version["tags"]["weights_hash"]
     catalog, limits = Catalog(FROZEN / "catalog"), load_config(FROZEN / "config.toml").pictures()
     predictor = Predictor.load(FROZEN / "model")
@@ -95,9 +95,9 @@ def test_the_artifact_gives_the_scores_that_were_written() -> None:
 
 def test_certificates_and_evidence_are_read_and_named_by_what_was_written() -> None:
     """I6: the certificate that a written value names is found in the model version."""
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import version_files
 
-    certificates = [Certificate.from_dict(content) for content in artifact.read_certificates(FROZEN / "model")]
+    certificates = [Certificate.from_dict(content) for content in version_files.read_certificates(FROZEN / "model")]
     assert {(known.attribute, known.modality) for known in certificates} == PATHS
     named = {
         row["certificate_id"]

@@ -22,16 +22,25 @@ LAYERS = [
     ["cli"],
     ["monitoring"],
     ["delivery"],
-    ["comparison.job", "training.job", "ingest.job", "operations", "audit"],
+    [
+        "comparison.job",
+        "training.job",
+        "training.certify_job",
+        "ingest.job",
+        "ingest.import_proposals",
+        "ingest.proposal_columns",
+        "operations",
+        "audit",
+    ],
     ["report"],
     ["enrichment"],
     ["context"],
     ["comparison"],
-    ["training.train"],
+    ["training.train", "training.proposals"],
     ["registry"],
     ["training"],
-    ["inference"],
     ["proposers"],
+    ["inference"],
     ["ingest", "catalog", "validation"],
     ["models"],
     ["inputs", "precision"],
@@ -66,7 +75,7 @@ NEVER = [
 NEVER_DIRECTLY = [("comparison", "precision.certify")]
 """The same, but other files between them may import it: the run page explains certificates."""
 
-EXCEPT = {("ingest.job", "catalog")}
+EXCEPT = {("ingest.job", "catalog"), ("ingest.import_proposals", "catalog")}
 """Files of a room that the row of :data:`NEVER` does not mean."""
 
 FILE_SYSTEMS = {"catalog.storage", "catalog.object_storage"}

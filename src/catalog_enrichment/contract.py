@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     *("products", "predictions", "attribute_values", "current_values", "quarantine", "runs", "label_uses"),
-    *("self_derived", "audits", "verdicts", "switches", "confirmations", "renames"),
+    *("self_derived", "audits", "verdicts", "switches", "confirmations", "renames", "proposals"),
 )
 """Every table of the catalog."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,27 @@ class Dictionary:
 
     def hash(self) -> str:
         return stable_hash([repr(attribute) for attribute in self.attributes.values()])
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the attributes as plain data, for :meth:`from_plain`."""
+        return [asdict(attribute) for attribute in self.attributes.values()]
+
+    @classmethod
+    def from_plain(cls, content: Iterable[Mapping[str, Any]]) -> Dictionary:
+        """Return the dictionary that :meth:`to_plain` wrote. Raises KeyError or ValueError for other content."""
+        given = [
+            Attribute(
+                name=row["name"],
+                cardinality=Cardinality(row["cardinality"]),
+                values=tuple(row["values"]),
+                aliases=row["aliases"],
+                categories=tuple(row["categories"]),
+                enabled=row["enabled"],
+                was=row["was"],
+            )
+            for row in content
+        ]
+        return cls({attribute.name: attribute for attribute in given})
 
 
 class Spellings:

@@ -53,6 +53,9 @@ class Reason(StrEnum):
     NEAR_MISS = "near_miss"
     BELOW_THRESHOLD = "below_threshold"
     VALUE_NOT_IN_POOL = "value_not_in_pool"
+    NO_PROPOSAL = "no_proposal"
+    NO_ANSWER = "no_answer"
+    """The proposer has not been asked about this content, or its answer has not come."""
     VALUE_REMOVED = "value_removed"
     """The dictionary does not list the value any more; also the reason of the event that retracts it."""
     NO_CERTIFICATE = "no_certificate"
@@ -81,6 +84,7 @@ JUDGED = frozenset(
     {
         Reason.NEAR_MISS,
         Reason.BELOW_THRESHOLD,
+        Reason.NO_PROPOSAL,
         Reason.VALUE_NOT_IN_POOL,
         Reason.VALUE_REMOVED,
         Reason.REFUSED_BY_PERSON,
@@ -103,6 +107,7 @@ SEEN_BY_TRYING = frozenset({Reason.CERTIFICATE_MISMATCH, Reason.PICTURE_OUTAGE})
 """Reasons that only another scoring can find gone: the executors' device, pictures that can be fetched again."""
 
 ADMINISTRATIVE = SEEN_BY_TRYING | {
+    Reason.NO_ANSWER,
     Reason.NO_CERTIFICATE,
     Reason.CERTIFICATE_EXPIRED,
     Reason.UNSEEN_SLICE,
@@ -300,6 +305,14 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
         "may score it higher"
     ),
     Reason.VALUE_NOT_IN_POOL: _not_in_pool,
+    Reason.NO_PROPOSAL: (
+        "{case.subject} is not written: the proposer gives no value of the dictionary; another version, or more "
+        "spellings in the dictionary, may"
+    ),
+    Reason.NO_ANSWER: (
+        "{case.subject} waits for an answer about its present content: ask the model, and import what it says with "
+        "import_proposals"
+    ),
     Reason.NO_CERTIFICATE: _no_certificate,
     Reason.CERTIFICATE_MISMATCH: _mismatch,
     Reason.CERTIFICATE_EXPIRED: _expired,
@@ -398,9 +411,10 @@ def seen_after_rollback(run_id: str, wrote: str | None) -> str:
 
 DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY = "drift", "paused", "unseen"
 STOPPED_KEY, DIFFERENCES_KEY = "stopped", "label_differences"
+PROPOSER_KEY = "proposer"
 """Keys in the column `attributes` of a run's row: the strata whose scores have drifted, the switches that are not on,
 the slices that no certificate covers; the attributes that were not decided and why, and sentences about other
-differences between the model's labels and the dictionary."""
+differences between the model's labels and the dictionary; who made the proposals."""
 
 RunAttributes = Mapping[str, Any]
 """The column `attributes` of a run's row in `runs`."""

@@ -62,6 +62,8 @@ class QuarantineStage(StrEnum):
 
 class RunKind(StrEnum):
     IMPORT = "import"
+    IMPORT_PROPOSALS = "import_proposals"
+    """Brought in answers that were made elsewhere."""
     ENRICH = "enrich"
     BACKFILL = "backfill"
     ROLLBACK = "rollback"

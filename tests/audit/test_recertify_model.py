@@ -18,7 +18,7 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import version_files
 from catalog_enrichment.precision import verdict_certificates
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus
 from catalog_enrichment.records import Cardinality, Modality
@@ -234,7 +234,7 @@ def test_a_paused_attribute_that_passes_is_switched_on_and_another_stays_as_it_w
     new = writing(paused)
     assert new["material"] == old["material"], "what was not certified again keeps its certificate"
     assert new["color"].status is CertificateStatus.CONFIRMED
-    reference = {entry["attribute"]: entry["strata"][0] for entry in artifact.read_drift(paused.model().artifact)}
+    reference = {entry["attribute"]: entry["strata"][0] for entry in version_files.read_drift(paused.model().artifact)}
     assert "accepted" not in reference["color"], "it was counted at the old threshold"
     assert (reference["color"]["histogram"], reference["material"]["accepted"]) == (HISTOGRAM, 460)
 

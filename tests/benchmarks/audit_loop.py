@@ -183,7 +183,7 @@ def over_confident(world: World) -> tuple[str, dict[str, Any]]:
     """Register the champion with temperatures times OVER_CONFIDENT, as if the scores had been changed after the
     evaluation: certificates bound to them, the test figures as before. Return the version and the answer of the gate;
     where the gate refuses, the version becomes the champion all the same."""
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
 
     registry = Registry(world.config)
     model = registry.resolve()
@@ -195,7 +195,7 @@ def over_confident(world: World) -> tuple[str, dict[str, Any]]:
         artifact.write_model_file(target, content)
         weights = artifact.weights_hash(target)
         certificates = [replace(issued, weights_hash=weights) for issued in model.certificates]
-        artifact.write_certificates(target, [certificate.to_dict() for certificate in certificates])
+        version_files.write_certificates(target, [certificate.to_dict() for certificate in certificates])
         trained = TrainedModel(
             artifact=target, certificates=certificates, metrics={}, params={}, tables={}, curves={}, history=[],
             warnings=[], held_out=registry.held_out(model.version), seconds={},

@@ -59,7 +59,7 @@ master = "local[{workers}]"
 
 def register_version(root: Path, products: Sequence[Product], workers: int, spec: ModelSpec = SPEC) -> Version:
     """Write a config into ``root``, make the model for ``products`` and register it in a store there."""
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
     from catalog_enrichment.registry.model_registry import Registry
     from catalog_enrichment.registry.trained_model import TrainedModel
 
@@ -72,7 +72,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
         "preprocessing_hash": artifact.preprocessing_hash(folder),
     }
     certificates = [_certificate(name, path, hashes) for name in HEADS for path in Modality]
-    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
+    version_files.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     trained = TrainedModel(
         artifact=folder, certificates=certificates, metrics={}, params={}, tables={}, curves={}, history=[],
         warnings=[], held_out=[], lineage={"label_set_hash": "none", "labelled": 0}, seconds={},

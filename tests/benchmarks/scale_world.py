@@ -28,6 +28,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.inference import udf
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.proposers.network import NetworkProposer
 from catalog_enrichment.records import Cardinality, Modality, Op, Source
 from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -129,11 +130,16 @@ def _rows(first: int, count: int, shops: int, changed: float, edition: int) -> p
 
 
 def model(certificates: tuple[Certificate, ...]) -> ResolvedModel:
-    return ResolvedModel(
-        name="stub", version="1", artifact=Path(), artifact_hash="stub", weights_hash="w", preprocessing_hash="p",
+    proposer = NetworkProposer(
+        folder=Path(),
+        artifact_hash="stub",
         heads={name: Head(cardinality=Cardinality.ONE, labels=values) for name, values in ATTRIBUTES.items()},
-        certificates=certificates,
-    )  # fmt: skip
+        weights_hash="w",
+        preprocessing_hash="p",
+    )
+    return ResolvedModel(
+        name="stub", version="1", artifact=Path(), artifact_hash="stub", proposer=proposer, certificates=certificates
+    )
 
 
 def certificates(usual: Certificate) -> tuple[Certificate, ...]:

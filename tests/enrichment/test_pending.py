@@ -14,6 +14,7 @@ import pytest
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.enrichment.pending import RETRY_AFTER, DecisionScope, with_pending
+from catalog_enrichment.proposers.network import NetworkProposer
 from catalog_enrichment.reasons import ADMINISTRATIVE, Reason
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import ResolvedModel
@@ -36,10 +37,12 @@ Row = dict[str, Any]
 
 
 def model(version: str, name: str = "m") -> ResolvedModel:
+    proposer = NetworkProposer(
+        folder=Path(), artifact_hash="", heads={}, weights_hash="weights", preprocessing_hash="p"
+    )
     return ResolvedModel(
-        name=name, version=version, artifact=Path(), artifact_hash="", weights_hash="weights", preprocessing_hash="p",
-        heads={}, certificates=(CERTIFICATE,),
-    )  # fmt: skip
+        name=name, version=version, artifact=Path(), artifact_hash="", proposer=proposer, certificates=(CERTIFICATE,)
+    )
 
 
 def decided(product_id: str, reason: str, run: str = "run-1", **given: Any) -> Row:

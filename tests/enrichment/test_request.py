@@ -12,6 +12,7 @@ from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.spec import Head
+from catalog_enrichment.proposers.network import NetworkProposer
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -28,10 +29,16 @@ def resolved_model(*compute_types: str) -> ResolvedModel:
         sample_catalog.certificate("color", Modality.BOTH, 0.5, replace(SCORED_BY, compute_type=path))
         for path in compute_types
     )
+    proposer = NetworkProposer(
+        folder=Path(),
+        artifact_hash="",
+        heads={"color": Head(Cardinality.ONE, ("Red",))},
+        weights_hash="w",
+        preprocessing_hash="p",
+    )
     return ResolvedModel(
-        name="m", version="1", artifact=Path(), artifact_hash="", weights_hash="w", preprocessing_hash="p",
-        heads={"color": Head(Cardinality.ONE, ("Red",))}, certificates=certificates,
-    )  # fmt: skip
+        name="m", version="1", artifact=Path(), artifact_hash="", proposer=proposer, certificates=certificates
+    )
 
 
 def test_the_standard_is_the_configs_and_another_one_is_another_run(tmp_path: Path) -> None:

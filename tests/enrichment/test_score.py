@@ -29,7 +29,7 @@ CONFIG = Config(
 BOTH = ["color", "material"]
 MODEL: Any = SimpleNamespace(
     name="m", version="1", weights_hash="w", preprocessing_hash="p",
-    certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),),
+    certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),), proposer=SimpleNamespace(reads=()),
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def of_run(run_id: str, content: str, **changes: Any) -> list[dict[str, Any]]:
     given = {"run_id": run_id, "content_hash": content} | changes
     return [
         decided("old", "material", "Wool", rank=2, score=0.25, **given),
-        decided("old", "material", "Cotton", rank=1, score=0.5, **given),
+        decided("old", "material", "Cotton", rank=1, score=0.5, evidence="seen in the text", **given),
         decided("old", "color", "Red", score=0.75, **given),
     ]
 
@@ -80,9 +80,9 @@ def test_the_same_content_gets_the_scores_that_it_had(spark: SparkSession, catal
     assert set(found) == {"new", "no picture"}
     new, without = found["new"], found["no picture"]
     assert [tuple(candidate) for candidate in new["candidates"]] == [
-        ("color", "Red", 1, 0.75, 0.5),
-        ("material", "Cotton", 1, 0.5, 0.5),
-        ("material", "Wool", 2, 0.25, 0.5),
+        ("color", "Red", 1, 0.75, 0.5, None),
+        ("material", "Cotton", 1, 0.5, 0.5, "seen in the text"),
+        ("material", "Wool", 2, 0.25, 0.5, None),
     ]
     assert (new["modality"], new["compute_type"], new["pending"]) == ("both", SCORED_BY.compute_type, BOTH)
     assert (new["image_reason"], new["error"], new["detail"]) == (None, None, None)
@@ -101,6 +101,21 @@ def test_scores_that_might_differ_are_not_taken(spark: SparkSession, catalog: Ca
     catalog.append_rows("runs", [run("run-1")], "run-1")
     ready = {content: (content, BOTH) for content in (*contents, "one attribute of two")}
     assert set(known(spark, catalog, ready) or {}) == {"fine"}
+
+
+def test_scores_are_taken_where_all_is_the_same_that_the_proposer_reads(spark: SparkSession, catalog: Catalog) -> None:
+    """The category and no category; a product without an answer, which may have one now."""
+    in_apparel = of_run("run-1", "a", category="Apparel")
+    unanswered = [decided("old", name, "", rank=0, score=0.0, run_id="run-1", content_hash="b") for name in BOTH]
+    catalog.append_rows("predictions", [*in_apparel, *unanswered], "run-1")
+    catalog.append_rows("runs", [run("run-1")], "run-1")
+    model = SimpleNamespace(**vars(MODEL) | {"proposer": SimpleNamespace(reads=("category",))})
+    schema = "product_id string, content_hash string, category string, pending array<string>"
+    rows = [("same", "a", "Apparel", BOTH), ("other", "a", "Home", BOTH), ("none", "a", None, BOTH)]
+    rows.append(("unanswered", "b", None, BOTH))
+    found = known_scores(catalog, spark.createDataFrame(rows, schema), model, CONFIG)
+    assert found is not None
+    assert [row["product_id"] for row in found.collect()] == ["same"]
 
 
 def test_runs_with_other_scores_are_not_read(spark: SparkSession, catalog: Catalog) -> None:

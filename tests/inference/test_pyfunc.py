@@ -23,7 +23,7 @@ from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.inference import engine
 from catalog_enrichment.inputs.images import decode_image
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import artifact, version_files
 from catalog_enrichment.models.predictor import Predictor
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy
 from catalog_enrichment.precision.units import top_candidates
@@ -79,7 +79,7 @@ def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | No
         certificates.append(replace(made, categories=(APPAREL,), **changes))
         if made.threshold is not None:  # of another number type, which this model does not compute in
             certificates.append(replace(certificates[-1], compute_type="bf16-cpu", threshold=0.123))
-    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
+    version_files.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
 
 
 def loaded(folder: Path, target: Path) -> Any:

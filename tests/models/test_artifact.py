@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.errors import ModelContractError
-from catalog_enrichment.models import artifact, preprocess
+from catalog_enrichment.models import artifact, preprocess, version_files
 from catalog_enrichment.models.predictor import Predictor
 
 from .conftest import HEADS, KINDS, TEMPERATURES, network, predictor_of, save, tiny, tokenizers_of
@@ -82,7 +82,7 @@ def test_a_single_flipped_bit_is_an_error(saved: Path, name: str) -> None:
 
 
 def test_a_folder_without_or_with_an_emptied_list_of_sums_is_no_model(saved: Path, tmp_path: Path) -> None:
-    (saved / artifact.SUMS).write_text("")
+    (saved / version_files.SUMS).write_text("")
     with pytest.raises(ModelContractError, match="damaged"):
         artifact.verify(saved)
     with pytest.raises(ModelContractError, match="is not a model version"):
@@ -90,9 +90,9 @@ def test_a_folder_without_or_with_an_emptied_list_of_sums_is_no_model(saved: Pat
 
 
 def test_coreutils_can_check_the_sums(saved: Path) -> None:
-    artifact.write_certificates(saved, [])
+    version_files.write_certificates(saved, [])
     assert shutil.which("sha256sum")
-    subprocess.run(["sha256sum", "--check", "--strict", artifact.SUMS], cwd=saved, check=True, capture_output=True)
+    subprocess.run(["sha256sum", "--check", "--strict", version_files.SUMS], cwd=saved, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(
@@ -105,24 +105,24 @@ def test_coreutils_can_check_the_sums(saved: Path) -> None:
 def test_another_preprocessing_or_spec_is_refused(change: dict[str, Any], message: str, saved: Path) -> None:
     content = json.loads((saved / "model.json").read_text())
     (saved / "model.json").write_text(json.dumps(content | change))
-    artifact.write_certificates(saved, [])  # makes the sums right again
+    version_files.write_certificates(saved, [])  # makes the sums right again
     with pytest.raises(ModelContractError, match=message):
         artifact.load(saved)
 
 
 def test_certification_changes_the_artifact_but_not_the_weights_hash(saved: Path) -> None:
-    weights, whole = artifact.weights_hash(saved), artifact.artifact_hash(saved)
+    weights, whole = artifact.weights_hash(saved), version_files.artifact_hash(saved)
     certificates = [{"attribute": "type", "value": None, "lower_bound": 0.951234567890123, "n": 153}]
-    artifact.write_certificates(saved, certificates)
+    version_files.write_certificates(saved, certificates)
     assert artifact.weights_hash(saved) == weights
-    assert artifact.artifact_hash(saved) != whole
-    assert artifact.read_certificates(saved) == certificates
+    assert version_files.artifact_hash(saved) != whole
+    assert version_files.read_certificates(saved) == certificates
     artifact.verify(saved)
 
 
 def test_changed_certificates_are_an_error(saved: Path) -> None:
     """I2 rests on it: the certified threshold is applied."""
-    artifact.write_certificates(saved, [{"threshold": 0.9}])
+    version_files.write_certificates(saved, [{"threshold": 0.9}])
     (saved / "certificates.json").write_text('[{"threshold": 0.1}]')
     with pytest.raises(ModelContractError, match=r"damaged: certificates\.json"):
         artifact.verify(saved)
@@ -131,11 +131,11 @@ def test_changed_certificates_are_an_error(saved: Path) -> None:
 def test_reading_certificates_of_an_uncertified_model_raises(saved: Path) -> None:
     artifact.verify(saved)
     with pytest.raises(ModelContractError, match="not certified"):
-        artifact.read_certificates(saved)
+        version_files.read_certificates(saved)
 
 
 def test_equal_models_have_equal_hashes_in_any_folder(saved: Path, tmp_path: Path) -> None:
-    assert artifact.artifact_hash(save(tmp_path / "again")) == artifact.artifact_hash(saved)
+    assert version_files.artifact_hash(save(tmp_path / "again")) == version_files.artifact_hash(saved)
 
 
 def test_a_folder_in_use_is_not_written_into(saved: Path) -> None:

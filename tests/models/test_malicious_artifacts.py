@@ -22,7 +22,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from catalog_enrichment.errors import ConfigError, ModelContractError
-from catalog_enrichment.models import artifact, image_encoders, self_contained
+from catalog_enrichment.models import artifact, image_encoders, self_contained, version_files
 from catalog_enrichment.models.image_encoders import build_image_encoder
 from catalog_enrichment.models.predictor import Predictor, load_predictor
 from catalog_enrichment.models.spec import ImageSpec, TextSpec
@@ -69,7 +69,7 @@ def change_image(version: Path, **changes: Any) -> None:
 
 
 def renew_sums(version: Path) -> Path:
-    artifact.write_certificates(version, [])
+    version_files.write_certificates(version, [])
     return version
 
 
@@ -221,8 +221,8 @@ def test_a_checksum_of_a_file_outside_of_the_folder_is_refused(name: str, versio
     secret = tmp_path / "secret"
     secret.write_text("secret")
     renew_sums(version)
-    sums = version / artifact.SUMS
-    sums.write_text(f"{sums.read_text()}{artifact._sha256(secret)}  {name.replace('ABSOLUTE', str(secret))}\n")
+    sums = version / version_files.SUMS
+    sums.write_text(f"{sums.read_text()}{version_files.sha256(secret)}  {name.replace('ABSOLUTE', str(secret))}\n")
     with pytest.raises(ModelContractError, match="secret is missing"):
         Predictor.load(version)
 

@@ -15,7 +15,7 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import TextTokenizer
-from catalog_enrichment.models import artifact, has_value
+from catalog_enrichment.models import artifact, has_value, version_files
 from catalog_enrichment.models.network import MultiModalNet
 from catalog_enrichment.models.predictor import Predictor, load_predictor
 from catalog_enrichment.models.preprocess import Preprocessor
@@ -129,16 +129,16 @@ def test_votes_are_counted_and_the_mean_probability_breaks_ties(vote: Path, batc
 
 
 def test_a_vote_is_one_model_version(vote: Path) -> None:
-    artifact.write_certificates(vote, [{"attribute": "type"}])
+    version_files.write_certificates(vote, [{"attribute": "type"}])
     artifact.verify(vote)
     assert artifact.heads(vote) == HEADS
-    assert artifact.read_certificates(vote) == [{"attribute": "type"}]
+    assert version_files.read_certificates(vote) == [{"attribute": "type"}]
     assert load_predictor(vote).heads == HEADS
 
 
 def test_the_scores_identity_changes_with_any_members_weights(vote: Path, tmp_path: Path) -> None:
     before = artifact.weights_hash(vote)
-    artifact.write_certificates(vote, [])
+    version_files.write_certificates(vote, [])
     assert artifact.weights_hash(vote) == before
     other = tmp_path / "other"
     shutil.copytree(vote, other)

@@ -14,6 +14,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.config.load import load_config
+from catalog_enrichment.config.proposer import ProposalsConfig
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.monitoring import lineage
 from catalog_enrichment.monitoring.metrics import Outcome
@@ -47,7 +48,8 @@ def test_a_run_names_its_tables_model_and_run_id(config: Config) -> None:
     assert datetime.fromisoformat(event["eventTime"]).timestamp() == 1100
     assert event["job"] == {"namespace": "catalog-enrichment", "name": "enrich_catalog"}
     assert names(event["inputs"]) == [
-        *("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations", "renames")
+        *("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations", "renames"),
+        "proposals",
     ]
     written = ["predictions", "attribute_values", "current_values", "quarantine", "switches", "renames"]
     assert names(event["outputs"]) == written
@@ -78,6 +80,9 @@ def test_an_import_names_its_feed_and_object_stores_have_their_own_namespace(con
     source = replace(config.source, path="s3://feeds/shop/products")
     event = lineage.event(replace(config, source=source), replace(ENDED, job="import_products"))
     assert event["inputs"][0] == {"namespace": "s3://feeds", "name": "shop/products"}
+    answers = ProposalsConfig(format="csv", path="s3://feeds/answers", name="llm", version="1", content_hash="hash")
+    event = lineage.event(replace(config, proposals=answers), replace(ENDED, job="import_proposals"))
+    assert event["inputs"][0] == {"namespace": "s3://feeds", "name": "answers"}
 
 
 def test_every_table_but_runs_is_named_as_written_and_as_read() -> None:

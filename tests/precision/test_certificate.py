@@ -198,10 +198,12 @@ def test_the_contract_file_lists_every_field_of_a_certificate_and_its_rows() -> 
         "steps": STEP, "strata": STRATUM, "refused_categories": REFUSED_CATEGORY,
         "refused_languages": REFUSED_LANGUAGE, "unseen_slices": UNSEEN, "by_value": ValueCount("red", 210, 3),
     }  # fmt: skip
-    full = certificate(alikeness=ALIKENESS, **{name: (row,) for name, row in rows.items()})
+    full = certificate(
+        alikeness=ALIKENESS, trained_on="It was declared", **{name: (row,) for name, row in rows.items()}
+    )
     for issued in (full, abstention(suggest_threshold=None)):
         jsonschema.validate(issued.to_dict(), schema)
-    assert set(schema["properties"]) == {*schema["required"], "by_value"} == set(full.to_dict())
+    assert set(schema["properties"]) == {*schema["required"], "by_value", "trained_on"} == set(full.to_dict())
     assert set(certificate().to_dict()) == set(schema["required"])
     assert Certificate.from_dict(full.to_dict()) == full
     for name, row in rows.items():

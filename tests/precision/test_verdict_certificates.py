@@ -64,6 +64,16 @@ def certified(of: AuditedFold, number: int = 1) -> Certificate:
     return from_audit(OLD, of, RULE, LabelUse(number=number, certification_round=3), NOW)
 
 
+def test_what_was_declared_stays() -> None:
+    old, fold = replace(OLD, trained_on="It was declared"), over_confident(np.random.default_rng(1))
+    new = from_audit(old, fold, RULE, LabelUse(number=1, certification_round=3), NOW)
+    assert new.trained_on == old.trained_on
+    assert new.claim.endswith("It was declared.")
+    assert new.certificate_id != certified(fold).certificate_id
+    judged = from_proposals(old, verdicts(drawn(np.full(120, 0.8))), POPULATION, MONTH, NOW)
+    assert judged.trained_on == old.trained_on
+
+
 def test_the_new_threshold_is_where_the_values_are_right() -> None:
     new = certified(over_confident(np.random.default_rng(1)))
     assert new.threshold is not None

@@ -34,13 +34,13 @@ def uncertified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
 
     folder = tmp_path_factory.mktemp("certified") / "version"
     shutil.copytree(uncertified, folder)
     weights = artifact.weights_hash(folder)
     certificates = [certificate(Modality.BOTH, weights, 0.9), certificate(Modality.TEXT_ONLY, weights, None)]
-    artifact.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
+    version_files.write_certificates(folder, [certificate.to_dict() for certificate in certificates])
     return TrainedModel(
         artifact=folder,
         certificates=certificates,

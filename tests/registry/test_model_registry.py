@@ -92,7 +92,7 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     import mlflow
     import pandas as pd
 
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
 
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as `mlflow run` sets it, maybe for another store
     version = registry.register(trained)
@@ -104,7 +104,7 @@ def test_a_registered_model_resolves_to_the_same_files_and_loads_elsewhere(
     assert f"{MODEL} version {version.version}" in Path(page or "").read_text()
 
     model = registry.resolve(alias="candidate")
-    assert (model.version, model.artifact_hash) == (version.version, artifact.artifact_hash(trained.artifact))
+    assert (model.version, model.artifact_hash) == (version.version, version_files.artifact_hash(trained.artifact))
     assert model.weights_hash == artifact.weights_hash(trained.artifact)
     assert model.heads["color"].labels == ("Blue", "Red")
     assert list(model.certificates) == trained.certificates
@@ -135,13 +135,13 @@ def test_an_artifact_without_all_certificates_is_not_registered(
     registry: Registry, trained: TrainedModel, uncertified: Path, tmp_path: Path
 ) -> None:
     """I2: refused without certificates, and without that of a modality path; nothing is logged."""
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import version_files
 
     with pytest.raises(ModelContractError, match="not certified"):
         registry.register(replace(trained, artifact=uncertified))
     half = tmp_path / "half"
     shutil.copytree(trained.artifact, half)
-    artifact.write_certificates(half, [trained.certificates[0].to_dict()])
+    version_files.write_certificates(half, [trained.certificates[0].to_dict()])
     with pytest.raises(ModelContractError, match="color \\(text_only\\)"):
         registry.register(replace(trained, artifact=half))
     with pytest.raises(RegistryError, match="no models yet"):
@@ -163,14 +163,14 @@ def test_a_version_whose_files_lead_out_of_its_folder_is_an_error(
 
 
 def test_changed_files_are_refused(registry: Registry, trained: TrainedModel) -> None:
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import version_files
 
     registry.register(trained)
     stored = registry.resolve(alias="candidate").artifact
     (stored / "text" / "tokenizer" / "extra.json").write_text("{}")
     with pytest.raises(ModelContractError, match=r"extra\.json is not in SHA256SUMS"):
         registry.resolve(alias="candidate")
-    artifact.write_certificates(stored, artifact.read_certificates(stored))  # with checksums of all files
+    version_files.write_certificates(stored, version_files.read_certificates(stored))  # with checksums of all files
     with pytest.raises(ModelContractError, match="They were changed"):
         registry.resolve(alias="candidate")
 

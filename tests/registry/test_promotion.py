@@ -291,7 +291,7 @@ def test_a_candidate_loses_nothing_for_a_value_that_the_dictionary_does_not_list
 def test_labels_that_the_champion_has_and_the_candidate_lacks_are_refused(
     registry: Registry, trained: TrainedModel, tmp_path: Path
 ) -> None:
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import version_files
 
     registry.register(replace(trained, held_out=decisions(1000, 400)))
     Promotion(registry).through_gate(PromotionRequest())
@@ -300,7 +300,7 @@ def test_labels_that_the_champion_has_and_the_candidate_lacks_are_refused(
     model = json.loads((folder / "model.json").read_text())
     model["heads"]["color"]["labels"] = ["Blue"]
     (folder / "model.json").write_text(json.dumps(model))
-    artifact.write_certificates(folder, artifact.read_certificates(folder))  # writes the sums of all files
+    version_files.write_certificates(folder, version_files.read_certificates(folder))  # writes the sums of all files
     registry.register(replace(trained, artifact=folder, held_out=decisions(1000, 400)))
     with pytest.raises(GateRefused, match=r"cannot write \['Red'\]"):
         Promotion(registry).through_gate(PromotionRequest())
@@ -322,11 +322,11 @@ def test_what_a_model_cannot_write_is_known_before_its_certification_labels_are_
 
 def without_picture(trained: TrainedModel, folder: Path, right: int) -> TrainedModel:
     """A version that is certified on both paths; of 1,000 products without a picture it writes ``right`` rightly."""
-    from catalog_enrichment.models import artifact
+    from catalog_enrichment.models import artifact, version_files
 
     shutil.copytree(trained.artifact, folder)
     weights = artifact.weights_hash(folder)
-    artifact.write_certificates(folder, [certificate(path, weights, 0.9).to_dict() for path in Modality])
+    version_files.write_certificates(folder, [certificate(path, weights, 0.9).to_dict() for path in Modality])
     pictures = [replace(row, product_id=f"with {row.product_id}") for row in decisions(1000, 400)]
     return replace(trained, artifact=folder, held_out=[*pictures, *decisions(1000, right, Modality.TEXT_ONLY)])
 

@@ -297,7 +297,7 @@ def test_rounds_follow_each_other_until_too_few_products_never_certified() -> No
     reasons = [current.reason for _, current in trained]
     assert reasons[1] == reasons[3] == ""
     assert reasons[2] == (
-        "the labels of color were used 2 times in certification round 0 (training.label_uses_per_round = 2): "
+        "the labels of color were used 2 times in certification round 0 (label_uses_per_round = 2): "
         f"certification round 1 has a new fold of {len(trained[2][0].certification)} products that never certified"
     )
     assert "used 2 times in certification round 2" in reasons[6]

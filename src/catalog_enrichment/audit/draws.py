@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.audit.review_records import Purpose
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.precision.units import NOTHING
 from catalog_enrichment.reasons import JUDGED, Reason
 from catalog_enrichment.records import Cardinality, Decision, Op, Source, stable_hash
 from catalog_enrichment.spark.category_filters import applies
@@ -218,6 +219,7 @@ def proposed(
     own = _decisions(catalog).where(F.col("model_version") == model_version)
     rows = own.withColumn("recency", F.dense_rank().over(newest)).where("recency = 1")
     many = [name for name, known in dictionary.attributes.items() if known.cardinality is Cardinality.MANY]
+    rows = rows.where(F.col("value") != NOTHING)
     rows = rows.where((F.col("rank") == 1) | F.col("attribute").isin(many)).where(F.col("score") >= lowest)
     rows = _left_to_models(catalog, rows).join(_merchants_pairs(catalog), _PAIR, "left_anti")
     return _of_predictions(_without(rows, judged))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog_enrichment.models import version_files
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.registry.trained_model import BY_VERDICTS, RECERTIFIED, TrainedModel
@@ -23,8 +24,6 @@ def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Cert
     :data:`BY_VERDICTS`. What the new thresholds do on the test fold is not known, so no decision of the test fold is
     recorded for them.
     """
-    from catalog_enrichment.models import artifact
-
     new = list(issued.values())
     certificates = [issued.get(old.certificate_id, old) for old in model.certificates]
     replaced = {(certificate.attribute, certificate.modality) for certificate in new}
@@ -39,9 +38,9 @@ def register(registry: Registry, model: ResolvedModel, issued: Mapping[str, Cert
     with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
         target = Path(folder) / "artifact"
         shutil.copytree(model.artifact, target)
-        artifact.write_certificates(target, [certificate.to_dict() for certificate in certificates])
-        if reference := artifact.read_drift(target):
-            artifact.write_drift(target, _without_accepted(reference, new))
+        version_files.write_certificates(target, [certificate.to_dict() for certificate in certificates])
+        if reference := version_files.read_drift(target):
+            version_files.write_drift(target, _without_accepted(reference, new))
         return registry.register(
             TrainedModel(
                 artifact=target,

@@ -34,7 +34,7 @@ COMMIT_RETRIES = 100
 COMMIT_POINTS = ("products", "attribute_values", "renames")
 """The tables whose commits decide what a run has done; ``current_values`` is derived from them."""
 
-FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "self_derived")
+FENCED = (*COMMIT_POINTS, "current_values", "predictions", "quarantine", "self_derived", "proposals")
 """The tables that only the holder of the write lock changes, the commit points first. To the others any job adds rows:
 a training the labels that it used, and a job that has lost its lease that it failed."""
 

@@ -6,7 +6,13 @@ jobs share, such as the exit codes.
 
 from catalog_enrichment.cli.audit import audit_ingest, audit_sample, recertify_model, set_switch
 from catalog_enrichment.cli.delivery import deliver_values, delivery_status, export_changes
-from catalog_enrichment.cli.import_and_enrich import backfill, enrich_catalog, import_products, init_project
+from catalog_enrichment.cli.import_and_enrich import (
+    backfill,
+    enrich_catalog,
+    import_products,
+    import_proposals,
+    init_project,
+)
 from catalog_enrichment.cli.models import certify_model, compare_models, promote_model, train_model
 from catalog_enrichment.cli.products import delete_products
 from catalog_enrichment.cli.review import apply_requests, label_studio, offer_suggestions, serve_audit
@@ -39,6 +45,7 @@ __all__ = [
     "export_suggestions",
     "export_values",
     "import_products",
+    "import_proposals",
     "init_project",
     "label_studio",
     "list_empty",

@@ -71,6 +71,17 @@ def import_products(config: Config, _: argparse.Namespace) -> Summary:
         return import_job.import_products(context)
 
 
+@job()
+def import_proposals(config: Config, _: argparse.Namespace) -> Summary:
+    """Bring in answers about products that were made elsewhere, for certify_model and enrich_catalog."""
+    from catalog_enrichment.context import open_for_writing
+    from catalog_enrichment.ingest import import_proposals as import_job
+
+    import_job.proposals_config(config)  # raises before Spark starts
+    with open_for_writing(config, "import_proposals") as context:
+        return import_job.import_proposals(context)
+
+
 def _enrich_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would change; nothing is written")
     parser.add_argument("--max-products", type=non_negative, help="score at most this many, newest first")

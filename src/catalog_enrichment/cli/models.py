@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.cli.command import Summary, config_options, job, non_negative
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import to_stderr
 
 if TYPE_CHECKING:
@@ -38,22 +39,33 @@ def compare_models(config: Config, _: argparse.Namespace) -> Summary:
 
 def _certify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--by-verdicts", metavar="ATTRIBUTE", required=True,
-        help="certify this attribute by people's verdicts on proposals drawn with audit_sample --of proposals",
+        "--by-verdicts", metavar="ATTRIBUTE",
+        help="certify this attribute of a registered version by people's verdicts on proposals drawn with audit_sample "
+             "--of proposals; without it the model or the answers of [proposer] are certified by merchants' labels",
     )  # fmt: skip
     parser.add_argument(
-        "--model-version", metavar="VERSION", help="certify this version; default: the candidate, else the champion"
+        "--model-version", metavar="VERSION",
+        help="with --by-verdicts: certify this version; default: the candidate, else the champion",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --by-verdicts: print the tests; nothing is registered"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the tests; nothing is registered")
 
 
 @job(_certify_arguments)
 def certify_model(config: Config, args: argparse.Namespace) -> Summary:
-    """Certify an attribute of a model version without training: by people's verdicts on its proposals."""
+    """Certify without training: a model or answers that were made elsewhere ([proposer]), or by people's verdicts."""
     from catalog_enrichment.audit import certify_by_verdicts as by_verdicts
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.registry.model_registry import Registry
+    from catalog_enrichment.training import certify_job, proposals
 
+    if args.by_verdicts is None:
+        if args.model_version or args.dry_run:
+            raise ConfigError("--model-version and --dry-run need --by-verdicts ATTRIBUTE")
+        proposals.settings_of(config)
+        with open_for_writing(config, "certify_model") as context:
+            return certify_job.certify_proposals(context, Registry(config))
     request = by_verdicts.CertifyRequest(args.by_verdicts, args.model_version, args.dry_run)
     with open_for_writing(config, "certify_model", args.dry_run) as context:
         return by_verdicts.certify_by_verdicts(context, Registry(config), request, config_options(args))

@@ -103,6 +103,7 @@ class ProposalsConfig:
     """Answers that were made elsewhere. Each row is an answer about a product, or about one of its attributes."""
 
     format: Literal["parquet", "delta", "csv", "jsonl"]
+    """Of CSV all cells are text; a score is a number written with a point."""
     path: str
     """The files; relative to `root`."""
     name: str

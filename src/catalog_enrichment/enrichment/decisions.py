@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
@@ -19,7 +19,7 @@ from catalog_enrichment.enrichment import policy
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.decide import DecisionInputs, decide
-from catalog_enrichment.precision.units import Candidate
+from catalog_enrichment.precision.units import NO_ANSWER, Candidate
 from catalog_enrichment.reasons import TRANSIENT, Reason
 from catalog_enrichment.records import Modality, Op, Source
 
@@ -167,7 +167,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
     for name in rules.attributes:
         if name not in product["pending"]:
             continue
-        candidates, attention = by_attribute[name]
+        candidates, attention, evidence = by_attribute[name]
         inputs = DecisionInputs(
             certificate=rules.certificates.get((name, product["modality"])),
             merchant_values=tuple(merchant_values.get(name) or ()),
@@ -182,7 +182,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
             scored_by=replace(rules.scored_by, compute_type=product["compute_type"]),
             standard=rules.standard,
         )
-        for decision in decide(candidates, inputs):
+        for decision in decide(candidates or [NO_ANSWER], inputs):
             yield {
                 "product_id": product["product_id"],
                 "content_hash": product["content_hash"],
@@ -193,6 +193,7 @@ def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator
                 "modality": product["modality"],
                 "image_reason": product["image_reason"],
                 "attention": attention,
+                "evidence": evidence.get(decision.value),
                 "decision": decision.decision.value,
                 "reason": decision.reason.value,
                 "certificate_id": decision.certificate_id,
@@ -221,22 +222,32 @@ def _active_attributes(active: DataFrame) -> DataFrame:
     )
 
 
-def _candidates(
-    rows: Sequence[Mapping[str, Any]], rules: DecisionRules
-) -> defaultdict[str, tuple[list[Candidate], float | None]]:
-    """Return attribute -> its candidates, by the names in force, and the attention weight on the text.
+class _Proposed(NamedTuple):
+    """What is proposed for an attribute of a product."""
+
+    candidates: list[Candidate]
+    attention: float | None
+    """Weight on the text."""
+    evidence: dict[str, str]
+    """Value -> where it comes from."""
+
+
+def _candidates(rows: Sequence[Mapping[str, Any]], rules: DecisionRules) -> defaultdict[str, _Proposed]:
+    """Return attribute -> what is proposed, by the names in force.
 
     Of labels that were merged into one value the best stays: what is written was certified under its own label.
     """
-    by_attribute: defaultdict[str, tuple[list[Candidate], float | None]] = defaultdict(lambda: ([], None))
+    by_attribute: defaultdict[str, _Proposed] = defaultdict(lambda: _Proposed([], None, {}))
     for row in rows:
         name, label = row["attribute"], row["value"]
-        candidates, _ = by_attribute[name]
+        candidates, _, evidence = by_attribute[name]
         value = rules.names.now(name, label)
         if all(value != candidate.value for candidate in candidates):
             listed = value in rules.values.get(name, ())
             candidates.append(Candidate(value=value, score=row["score"], rank=row["rank"], label=label, listed=listed))
-        by_attribute[name] = (candidates, row["attention"])
+            if row["evidence"] is not None:
+                evidence[value] = row["evidence"]
+        by_attribute[name] = _Proposed(candidates, row["attention"], evidence)
     return by_attribute
 
 

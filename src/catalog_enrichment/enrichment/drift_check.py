@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches, stratum_name
+from catalog_enrichment.enrichment import score
 from catalog_enrichment.enrichment.policy import stratum
-from catalog_enrichment.inference import udf
+from catalog_enrichment.models import version_files
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.reasons import DRIFT_KEY
@@ -131,8 +132,6 @@ def _pause(attribute: str, name: str, why: str) -> Switch:
 
 def read_reference(model: ResolvedModel) -> dict[Stratum, StratumScores]:
     """Return the scores at certification, on the compute types of the model's certificates."""
-    from catalog_enrichment.models import artifact  # imports torch
-
     compute_types = {certificate.compute_type for certificate in model.certificates}
     return {
         (row["attribute"], stratum_name(row["modality"], given["language"], given["category"])): StratumScores(
@@ -141,7 +140,7 @@ def read_reference(model: ResolvedModel) -> dict[Stratum, StratumScores]:
             histogram=tuple(given["histogram"]),
             masked={name: Share(*numbers) for name, numbers in given["masked"].items()},
         )
-        for row in artifact.read_drift(model.artifact)
+        for row in version_files.read_drift(model.artifact)
         if row["compute_type"] in compute_types
         for given in row["strata"]
     }
@@ -205,12 +204,12 @@ def _masked(
     before = {(row["product_id"], row["attribute"]): row for row in top.collect()}
     content = selection.source.select("product_id", "content_hash", "title", "description", "images")
     products = content.join(some, "product_id")
-    shipped = udf.ship(context.spark, request.model.artifact, request.model.artifact_hash, request.model.numbers)
+    proposer, asked = request.model.proposer, score.asked_of(context.catalog, request.model, config)
     found: defaultdict[Stratum, dict[str, Share]] = defaultdict(dict)
     for name in names:
         without_image = products.withColumn("images", F.filter("images", lambda _: F.lit(False)))
         masked = without_image if name == IMAGE else products
-        again = udf.scored(masked, shipped, config.pictures(), config.enrich.forward_rows, name == TEXT)
+        again = proposer.propose(masked, replace(asked, without_text=name == TEXT))
         if name == TEXT:  # a picture that can be read no more, or not now, would leave nothing to score by
             again = again.where(F.col("modality") == Modality.BOTH.value)
         changes: defaultdict[Stratum, list[bool]] = defaultdict(list)

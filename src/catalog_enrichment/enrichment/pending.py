@@ -13,6 +13,8 @@ A decision is open again when the fact behind its reason has changed:
                                   moved since; its certificate was confirmed, and it waited under the provisional cap
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
+    no answer of the proposer     an answer about the product and content has come
+    another category or language  and the proposer reads it
     published                     the product has another category or language than the decision consulted
     its value was retracted       a later run retracted it without a decision (:mod:`policy`); the attribute applies,
                                   is switched on and has this content now
@@ -31,6 +33,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import ledger, runs
@@ -92,9 +96,17 @@ def with_pending(
     failed = failed.where(F.col("model_version") == scope.model.version)
     refused = failed.select(*content, F.lit(True).alias("refused")).distinct()
     earlier_runs = F.transform("decisions", lambda newest: F.concat_ws(" ", newest["attribute"], newest["run_id"]))
-    retried = F.exists("decisions", lambda decision: decision["retried"] & _still_counts(decision, scope))
+    retried = F.exists(
+        "decisions",
+        lambda decision: (decision["retried"] | decision["unanswered"]) & _still_counts(decision, scope),
+    )
+    answers = scope.model.proposer.answers(catalog)
+    if answers is None:
+        with_answers = products.withColumn("answered", F.array().cast("array<string>"))
+    else:
+        with_answers = products.join(answers, content, "left")
     return (
-        products.join(decisions, "product_id", "left")
+        with_answers.join(decisions, "product_id", "left")
         .join(refused, content, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
         .withColumn("applicable", _applicable(scope.attributes))
@@ -102,7 +114,7 @@ def with_pending(
         .withColumn("waiting", _waiting(scope, rolled_back))
         .withColumn("tried_again", F.coalesce(retried, F.lit(False)))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
-        .drop("decisions")
+        .drop("decisions", "answered")
     )
 
 
@@ -136,8 +148,8 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
 
     Columns: product_id, attribute, run_id, finished_at, config_hash (of the run), model_name, model_version,
     content_hash, modality, certificate_id, category, language; about_merchant, about_person, administrative, retried,
-    paused, certified, removed (whether a row of the decision has a reason of the kind); capped_values and capped_score
-    (number of rows with the reason PROVISIONAL_CAP, and the lowest score of these). One aggregation.
+    paused, unanswered, certified, removed (whether a row of the decision has a reason of the kind); capped_values and
+    capped_score (number of rows with the reason PROVISIONAL_CAP, and the lowest score of these). One aggregation.
     """
     from pyspark.sql import functions as F
 
@@ -149,6 +161,7 @@ def newest_decisions(predictions: DataFrame, succeeded: DataFrame) -> DataFrame:
         "administrative": ADMINISTRATIVE,
         "retried": SEEN_BY_TRYING,
         "paused": {Reason.PAUSED},
+        "unanswered": {Reason.NO_ANSWER},
         "certified": {Reason.CERTIFIED},
         "removed": {Reason.VALUE_REMOVED},
     }
@@ -236,7 +249,9 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
     """Return whether the fact behind the decision's reason has changed."""
     from pyspark.sql import functions as F
 
-    moved = ~(decision["category"].eqNullSafe(F.col("category")) & decision["language"].eqNullSafe(F.col("language")))
+    moved = _differ(decision, "category", "language")
+    reads_other = _differ(decision, *(set(scope.model.proposer.reads) & {"category", "language"}))
+    has_answer = F.coalesce(F.array_contains("answered", decision["attribute"]), F.lit(False))
     consulted_other = moved | ~decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, scope.model))
     # a time far ahead was written before the clock was set back: waiting for it could take for ever
     now = datetime.now(UTC)
@@ -248,10 +263,20 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
         | (decision["about_person"] & decision["by_person"].isNull())
         | (decision["administrative"] & consulted_other)
         | (decision["certified"] & moved)
+        | reads_other
+        | (decision["unanswered"] & has_answer)
         | (decision["retried"] & (~recent | other_config))
         | ((decision["paused"] | decision["removed"]) & other_config)
         | F.coalesce(confirmed, F.lit(False))
     )
+
+
+def _differ(decision: Column, *columns: str) -> Column:
+    """Return whether the product has another value in any of the ``columns`` than the decision consulted."""
+    from pyspark.sql import functions as F
+
+    same = [decision[name].eqNullSafe(F.col(name)) for name in columns]
+    return ~reduce(and_, same) if same else F.lit(False)
 
 
 def _by(model_name: Column, model_version: Column, model: ResolvedModel) -> Column:

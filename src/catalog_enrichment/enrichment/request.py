@@ -13,7 +13,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.enrichment.pending import DecisionScope
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, Standard
-from catalog_enrichment.reasons import DIFFERENCES_KEY, STOPPED_KEY
+from catalog_enrichment.reasons import DIFFERENCES_KEY, PROPOSER_KEY, STOPPED_KEY
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
 from catalog_enrichment.registry.label_check import LabelCheck, check_labels
 from catalog_enrichment.spark import category_filters
@@ -202,7 +202,11 @@ class RunRequest:
             config=config.without_secrets(),
             secrets=config.secrets(),
             window=self.window.as_dict(),
-            attributes={STOPPED_KEY: dict(self.labels.stopped), DIFFERENCES_KEY: list(self.labels.differences)},
+            attributes={
+                PROPOSER_KEY: self.model.proposer.name,
+                STOPPED_KEY: dict(self.labels.stopped),
+                DIFFERENCES_KEY: list(self.labels.differences),
+            },
         )
 
     def run_id(self, *inputs: object) -> str:

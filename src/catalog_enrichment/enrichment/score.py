@@ -12,14 +12,16 @@ Scores are taken where everything that gives a score is the same (precision.cert
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import resources
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.inference import udf
 from catalog_enrichment.inference.udf import SCORED_TYPE
+from catalog_enrichment.proposers.protocol import Asked
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import QuarantineStage, RunKind, RunStatus
 from catalog_enrichment.spark.frames import FEW_PRODUCTS, arrow_batch_rows
@@ -27,7 +29,7 @@ from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.snapshot import check_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pyspark.sql import DataFrame
 
@@ -43,6 +45,7 @@ SCORED = "scored"
 _KEY = ["product_id", "content_hash"]
 _COLUMNS = (*_KEY, "shop_id", "category", "language", "merchant_attributes", "pending")
 _CONTENT = ("title", "description", "images")
+_KNOWN = ("scored", "of_attributes")
 
 
 def check_products(selection: Selection, config: Config) -> dict[str, Any]:
@@ -76,13 +79,19 @@ def score(
         ready = ready.join(known.select("product_id"), "product_id", "left_anti")
     products = _with_content(selection.source, ready, rows, config.enrich.partitions).select(*_COLUMNS, *_CONTENT)
     spark = products.sparkSession
-    shipped = udf.ship(spark, model.artifact, model.artifact_hash, model.numbers)
-    scored = udf.scored(products, shipped, config.pictures(), config.enrich.forward_rows).drop("title", "description")
+    scored = model.proposer.propose(products, asked_of(catalog, model, config)).drop("title", "description")
     scored = scored.withColumn("known", F.lit(False))
     if known is not None:
         scored = scored.unionByName(known.withColumn("known", F.lit(True)))
     with arrow_batch_rows(spark, config.enrich.batch_rows):
         return catalog.checkpoints.get_or_compute(run_id, SCORED, scored)
+
+
+def asked_of(catalog: Catalog, model: ResolvedModel, config: Config) -> Asked:
+    """Return what a run tells the model's proposer."""
+    return Asked(
+        catalog=catalog, images=config.pictures(), numbers=model.numbers, forward_rows=config.enrich.forward_rows
+    )
 
 
 def _with_content(products: DataFrame, ready: DataFrame, rows: int, partitions: int) -> DataFrame:
@@ -127,32 +136,38 @@ def known_scores(catalog: Catalog, ready: DataFrame, model: ResolvedModel, confi
     paths = sorted({certificate.compute_type for certificate in model.certificates})
     if not found or not paths:
         return None
+    keys = ["content_hash", *model.proposer.reads]
     no_picture_failed = F.col("image_reason").isNull() | (F.col("image_reason") == Reason.NO_IMAGE.value)
     candidates = (
         catalog.read("predictions")
         .where(F.col("run_id").isin(found) & F.col("compute_type").isin(paths) & no_picture_failed)
+        .where(F.col("rank") > 0)  # an answer may have come since
         .join(ready.select("content_hash").distinct(), "content_hash", "left_semi")
     )
-    known = ready.join(_scores_of_contents(candidates), "content_hash")
+    scores = _scores_of_contents(candidates, keys)
+    same = [ready[name].eqNullSafe(scores[name]) for name in keys]
+    known = ready.join(scores, reduce(and_, same)).select(*[ready[name] for name in ready.columns], *_KNOWN)
     all_pending = F.size(F.array_except("pending", "of_attributes")) == 0
     return known.where(all_pending).select(*ready.columns, "scored.*")
 
 
-def _scores_of_contents(candidates: DataFrame) -> DataFrame:
+def _scores_of_contents(candidates: DataFrame, keys: Sequence[str]) -> DataFrame:
     """Return per content of rows of `predictions` ``scored``, a struct of SCORED_TYPE, and ``of_attributes``.
 
-    A single product and run gives all scores of a content: the product with the most attributes.
+    A single product and run gives all scores of a content: the product with the most attributes. ``keys``: the content,
+    and what else a score depends on.
     """
     from pyspark.sql import functions as F
 
-    row = F.struct("attribute", "rank", "value", "score", "attention")
-    products = candidates.groupBy("content_hash", "run_id", "product_id").agg(
+    row = F.struct("attribute", "rank", "value", "score", "attention", "evidence")
+    one_product = dict.fromkeys([*keys, "run_id", "product_id"])
+    products = candidates.groupBy(*one_product).agg(
         F.array_sort(F.collect_list(row)).alias("candidates"),
         F.array_sort(F.collect_set("attribute")).alias("of_attributes"),
         *[F.first(name).alias(name) for name in ("modality", "compute_type", "image_reason")],
     )
     nothing = F.lit(None).cast("string")
-    fields = ("attribute", "value", "rank", "score", "attention")
+    fields = ("attribute", "value", "rank", "score", "attention", "evidence")
     in_order = F.transform("candidates", lambda row: F.struct(*[row[name].alias(name) for name in fields]))
     scored = F.struct(
         in_order.alias("candidates"),
@@ -161,7 +176,7 @@ def _scores_of_contents(candidates: DataFrame) -> DataFrame:
         nothing.alias("detail"),
     ).cast(SCORED_TYPE)
     most = F.struct(F.size("of_attributes"), "run_id", "product_id")
-    return products.groupBy("content_hash").agg(
+    return products.groupBy(*keys).agg(
         F.max_by(scored, most).alias("scored"), F.max_by("of_attributes", most).alias("of_attributes")
     )
 

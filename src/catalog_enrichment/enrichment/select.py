@@ -378,5 +378,5 @@ def _left_open(catalog: Catalog) -> DataFrame:
     """Return ``product_id`` of the products with a decision that can be open still; some may be settled since."""
     from pyspark.sql import functions as F
 
-    reasons = [reason.value for reason in (*SEEN_BY_TRYING, Reason.PROVISIONAL_CAP)]
+    reasons = [reason.value for reason in (*SEEN_BY_TRYING, Reason.NO_ANSWER, Reason.PROVISIONAL_CAP)]
     return catalog.read("predictions").where(F.col("reason").isin(reasons)).select("product_id").distinct()

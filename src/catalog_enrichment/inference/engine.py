@@ -68,11 +68,11 @@ def score_batches(
     A batch is scored in forward passes of at most ``rows`` products (0: :data:`compute_types.ROWS`), sorted by length.
     With ``without_text`` the pictures alone are scored.
     """
-    scored, passes = _ScoredContents(), ForwardPasses(predictor, rows, without_text)
+    scored, passes = ScoredContents(), ForwardPasses(predictor, rows, without_text)
 
     def parts() -> Iterator[_Part]:
         for batch in batches:
-            share = scored.share(batch)
+            share = scored.share(batch.contents, len(batch))
             to_score = batch.at(share.positions)
             divided = passes.divide(to_score.titles, to_score.descriptions) or [[]]
             for number, positions in enumerate(divided, start=1):
@@ -136,19 +136,20 @@ class _Share:
     """Later batches may need the rows."""
 
 
-class _ScoredContents:
+class ScoredContents:
     """The rows of the contents scored last: listings of several sellers are often equal."""
 
     def __init__(self) -> None:
         self._rows: dict[str, ScoredRow] = {}
 
-    def share(self, batch: UndecodedBatch) -> _Share:
-        contents = batch.contents or [str(position) for position in range(len(batch))]
-        known = self._rows if batch.contents else {}
+    def share(self, given: Sequence[str] | None, products: int) -> _Share:
+        """Return which of a batch's products to score. ``given``: the content of each; None: all are scored."""
+        contents = given or [str(position) for position in range(products)]
+        known = self._rows if given else {}
         first = {content: position for position, content in reversed(list(enumerate(contents)))}
         found = {content: known[content] for content in first if content in known}
         positions = sorted(position for content, position in first.items() if content not in found)
-        return _Share(contents, positions, found, remember=batch.contents is not None)
+        return _Share(contents, positions, found, remember=given is not None)
 
     def rows(self, share: _Share, scored: Sequence[ScoredRow]) -> list[ScoredRow]:
         """Return a row for every product of the batch; ``scored``: the rows of the products at ``share.positions``."""

@@ -17,9 +17,10 @@ import mlflow
 import pandas as pd
 
 from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inference import engine
 from catalog_enrichment.inference.forward import ScoredRow
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import artifact, version_files
 from catalog_enrichment.models.predictor import load_predictor
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
@@ -37,8 +38,13 @@ _CHUNK = 64
 class AttributeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         folder = Path(context.artifacts["model"])
+        if not (folder / artifact.MODEL).is_file():
+            raise ModelContractError(
+                f"{folder} was not trained here: it certifies the proposals of another model, or of answers, which "
+                "proposer.json names. Serve that model; enrich_catalog writes what is certified"
+            )
         self._predictor = load_predictor(folder)
-        contents = artifact.read_certificates(folder) if (folder / artifact.CERTIFICATES).exists() else []
+        contents = version_files.read_certificates(folder) if (folder / version_files.CERTIFICATES).exists() else []
         self._certificates = {
             (certificate.attribute, certificate.modality): certificate
             for certificate in map(Certificate.from_dict, contents)

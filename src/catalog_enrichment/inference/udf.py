@@ -62,7 +62,7 @@ class ShippedModel:
 
 
 def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) -> ShippedModel:
-    """Send the artifact's folder to every executor, once per session and hash."""
+    """Send a model's folder to every executor, once per session and hash of its files."""
     shipped = ShippedModel(artifact_hash, f"model-{artifact_hash[:16]}", numbers)
     already = {str(uri).partition("#")[2] for uri in spark.sparkContext.listArchives}
     if shipped.folder not in already:

@@ -68,10 +68,12 @@ class Absence:
 
 
 def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime, absence: Absence) -> DataFrame:
-    """Return a row per input row: row_key, product_id, outcome, reason, detail, shop_id, updated_at, missed_imports.
+    """Return a row per input row: row_key, product_id, outcome, reason, detail, shop_id, updated_at,
+    first_imported_at, missed_imports.
 
     Only refused rows have a ``shop_id``, for counting. ``updated_at`` is the row's own time; without a time, that of
-    the stored product if it is unchanged, else ``now``. ``missed_imports`` is the new number of the stored product,
+    the stored product if it is unchanged, else ``now``. ``first_imported_at`` is ``now`` for a new product; a product
+    that was removed and comes back is new. ``missed_imports`` is the new number of the stored product,
     null if it stays. Stored products without a row have a row here without a ``row_key``, if ``absence`` counts them.
     ``flagged``: with the columns that row rules add.
     """
@@ -79,8 +81,8 @@ def outcomes(flagged: DataFrame, stored: DataFrame, now: datetime, absence: Abse
 
     missed = F.coalesce("missed_imports", F.lit(0)).alias("stored_missed")
     stored_facts = (F.col("state").alias("stored_state"), F.col("updated_at").alias("stored_at"), missed)
-    known = stored.select("product_id", *stored_facts)
-    of_rows = _of_rows(flagged.drop("missed_imports").join(known, "product_id", "left"), now)
+    known = stored.select("product_id", *stored_facts, "first_imported_at")
+    of_rows = _of_rows(flagged.drop("first_imported_at", "missed_imports").join(known, "product_id", "left"), now)
     if not absence.counted:
         return of_rows
     absent = known.join(flagged.select("product_id"), "product_id", "left_anti")
@@ -116,6 +118,7 @@ def _of_rows(rows: DataFrame, now: datetime) -> DataFrame:
         F.when(F.col("reason").isNotNull(), F.col("shop_id")).alias("shop_id"),
         outcome.alias("outcome"),
         F.coalesce("updated_at", default_time).alias("updated_at"),
+        F.when(outcome == NEW, F.lit(now)).otherwise(F.col("first_imported_at")).alias("first_imported_at"),
         F.when((F.col("stored_missed") > 0) & (outcome != DELETED), F.lit(0)).alias("missed_imports"),
     )
 
@@ -216,8 +219,9 @@ class ComparedSnapshot:
     def _written_products(self, run_id: str) -> DataFrame:
         from pyspark.sql import functions as F
 
-        written = self.outcomes.where(F.col("outcome").isin(*WRITTEN)).select("row_key", "updated_at")
-        products = self.written_rows().drop("updated_at").join(_few(written, self.changes), "row_key")
+        times = ("updated_at", "first_imported_at")
+        written = self.outcomes.where(F.col("outcome").isin(*WRITTEN)).select("row_key", *times)
+        products = self.written_rows().drop(*times).join(_few(written, self.changes), "row_key")
         return products.withColumn("imported_by", F.lit(run_id)).select(contract.columns("products"))
 
     def replaced_ids(self) -> DataFrame:

@@ -350,7 +350,7 @@ def _with_products_types(frame: DataFrame, mapping: MappingConfig) -> DataFrame:
         "opt_out": _is_true(F.col("opt_out")),
         "updated_at": F.when(time.between(*_KNOWN_TIMES), time),
         "content_hash": F.sha2(F.to_json(hashed), 256),  # JSON: different contents give different texts
-        "imported_by": F.lit(None),  # set when the row is written
+        **dict.fromkeys(("first_imported_at", "imported_by"), F.lit(None)),  # set when the row is written
         "missed_imports": F.lit(0),
     }
     schema = contract.spark_schema("products")

@@ -46,6 +46,8 @@ class Decoded:
     """uint8 (S, S, 3), RGB; S is the square's side."""
     reason: Reason | None = None
     detail: str = ""
+    data: bytes | None = None
+    """The usable picture as it is encoded; None where it was not asked for."""
 
 
 Pictures = Iterable[Mapping[str, Any]]
@@ -60,13 +62,14 @@ def first_usable(
     limits: ImagesConfig,
     fetch: Fetch | None = None,
     decoding: AbstractContextManager[Any] | None = None,
+    keep_bytes: bool = False,
 ) -> Decoded:
     """Return the first picture of a product that decodes. Never raises.
 
     If no picture decodes, the reason is that of the first picture that could not be reached, else of the first picture,
     which is the merchant's main picture. At most `images.max_per_product` are tried, and none is fetched after
     `images.fetch.product_seconds`. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while
-    a fetched picture is decoded.
+    a fetched picture is decoded; ``keep_bytes`` gives the encoded picture, too.
     """
     failure: Decoded | None = None
     listed, deadline = list(images) if images is not None else [], Deadline(limits.fetch.product_seconds)
@@ -78,12 +81,14 @@ def first_usable(
             stored = _stored(str(image.get("version") or ""), limits, deadline)
             with decoding or nullcontext():
                 decoded = _decode_fetched("", stored, square, limits)
+            data = stored.data
         else:
             fetched = (fetch or picture_sources(limits).fetch)(str(uri), deadline)
             with decoding or nullcontext():
                 decoded = _decode_fetched(str(uri), fetched, square, limits)
+            data = fetched.data
         if decoded.pixels is not None:
-            return decoded
+            return replace(decoded, data=data) if keep_bytes else decoded
         if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
             failure = decoded
     if failure and len(listed) > limits.max_per_product:
@@ -92,7 +97,9 @@ def first_usable(
     return failure or Decoded(None, Reason.NO_IMAGE, "the product has no image")
 
 
-def first_usable_of_each(products: Sequence[Pictures | None], square: Square, limits: ImagesConfig) -> list[Decoded]:
+def first_usable_of_each(
+    products: Sequence[Pictures | None], square: Square, limits: ImagesConfig, keep_bytes: bool = False
+) -> list[Decoded]:
     """Return :func:`first_usable` of every product, in order.
 
     Pictures by reference are fetched by `images.fetch.threads` threads. They decode a single picture at a time: a
@@ -102,10 +109,12 @@ def first_usable_of_each(products: Sequence[Pictures | None], square: Square, li
     listed = [list(images) if images is not None else [] for images in products]
     remote = "://" in limits.store
     if not any(image.get("bytes") is None and (remote or image.get("uri")) for images in listed for image in images):
-        return [first_usable(images, square, limits) for images in listed]
+        return [first_usable(images, square, limits, keep_bytes=keep_bytes) for images in listed]
     decoding, fetch = Lock(), picture_sources(limits).fetch
     with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
-        return list(threads.map(lambda images: first_usable(images, square, limits, fetch, decoding), listed))
+        return list(
+            threads.map(lambda images: first_usable(images, square, limits, fetch, decoding, keep_bytes), listed)
+        )
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:

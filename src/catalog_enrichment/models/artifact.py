@@ -18,9 +18,8 @@ members; the other files are those of the vote.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.text import TextTokenizer
-from catalog_enrichment.models import has_value, preprocess, self_contained
+from catalog_enrichment.models import has_value, preprocess, self_contained, version_files
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.image_encoders import build_image_encoder
 from catalog_enrichment.models.network import MultiModalNet, assemble
@@ -43,14 +42,10 @@ WEIGHTS = "model.safetensors"
 MODEL = "model.json"
 TOKENIZER = "tokenizer"
 ENCODER = "encoder"
-CERTIFICATES = "certificates.json"
-DRIFT = "drift.json"
-SUMS = "SHA256SUMS"
 MEMBERS = "members"
 """The folder of the models that vote."""
 
 _FORMAT = 1
-_REMEDY = "Download the model version from the registry again, or train and register a new version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +91,13 @@ def save(
         "calibration": dict(temperatures),
         "preprocessing": preprocess.VERSION,
     }
-    _write(directory, MODEL, content)
+    version_files.write(directory, MODEL, content)
 
 
 def save_ensemble(directory: Path, name: str, members: Sequence[Path]) -> None:
     """Complete a folder of models that vote; :func:`save` wrote the ``members``, folders in ``directory / MEMBERS``."""
     labels = {attribute: asdict(head) for attribute, head in heads(members[0]).items()}
-    _write(directory, MODEL, {"ensemble": name, "members": len(members), "heads": labels})
+    version_files.write(directory, MODEL, {"ensemble": name, "members": len(members), "heads": labels})
 
 
 def load(directory: Path) -> Artifact:
@@ -114,7 +109,9 @@ def load(directory: Path) -> Artifact:
     except ConfigError as problem:  # the files are undamaged, so the remedy is in the message
         raise ModelContractError(f"{directory} cannot be loaded: {problem}") from problem
     except UNUSABLE as problem:
-        raise ModelContractError(f"{directory} cannot be loaded: {error_summary(problem)} {_REMEDY}") from problem
+        raise ModelContractError(
+            f"{directory} cannot be loaded: {error_summary(problem)} {version_files.REMEDY}"
+        ) from problem
 
 
 def _load(directory: Path) -> Artifact:
@@ -134,27 +131,8 @@ def _load(directory: Path) -> Artifact:
 
 
 def verify(directory: Path) -> None:
-    """Check every file against its checksum. Raises ModelContractError, naming the first file that is missing, changed,
-    a link, or without a checksum."""
-    sums = directory / SUMS
-    if not sums.is_file():
-        raise ModelContractError(f"{directory} is not a model version: it has no {SUMS}. {_REMEDY}")
-    needed = (MODEL,) if (directory / MEMBERS).is_dir() else (WEIGHTS, MODEL)
-    checksums = dict.fromkeys(needed, "")  # so that an empty or truncated list is an error
-    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
-        expected, _, name = line.partition("  ")
-        checksums[name] = expected
-    own = {file.relative_to(directory).as_posix() for file in _files(directory)}
-    for name, expected in checksums.items():
-        file = directory / name
-        if name not in own:
-            raise ModelContractError(f"{directory} is incomplete: {name} is missing. {_REMEDY}")
-        if _sha256(file) != expected:
-            raise ModelContractError(f"{directory} is damaged: {name} does not match its checksum. {_REMEDY}")
-    try:
-        self_contained.check_files(directory, checksums, SUMS)
-    except ValueError as problem:
-        raise ModelContractError(f"{directory} is not as it was registered: {problem}. {_REMEDY}") from None
+    """Check every file against its checksum (:func:`version_files.verify`). Raises ModelContractError."""
+    version_files.verify(directory, (MODEL,) if (directory / MEMBERS).is_dir() else (WEIGHTS, MODEL))
 
 
 def weights_hash(directory: Path) -> str:
@@ -162,17 +140,19 @@ def weights_hash(directory: Path) -> str:
 
     Certification does not change it.
     """
-    heads = [_sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
+    heads = [version_files.sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
     if (directory / MEMBERS).is_dir():
         members = [weights_hash(member) for member in sorted((directory / MEMBERS).iterdir())]
-        return stable_hash(_sha256(directory / MODEL), members, *heads)
-    return stable_hash(_sha256(directory / WEIGHTS), _sha256(directory / MODEL), *heads)
+        return stable_hash(version_files.sha256(directory / MODEL), members, *heads)
+    return stable_hash(version_files.sha256(directory / WEIGHTS), version_files.sha256(directory / MODEL), *heads)
 
 
 def preprocessing_hash(directory: Path) -> str:
     """Return the hash of the preprocessing: its version, and every tokenizer's files."""
-    tokenizers = [file for file in _files(directory) if TOKENIZER in file.relative_to(directory).parts]
-    return stable_hash(preprocess.VERSION, {str(file.relative_to(directory)): _sha256(file) for file in tokenizers})
+    tokenizers = [file for file in version_files.files(directory) if TOKENIZER in file.relative_to(directory).parts]
+    return stable_hash(
+        preprocess.VERSION, {str(file.relative_to(directory)): version_files.sha256(file) for file in tokenizers}
+    )
 
 
 def heads(directory: Path) -> dict[str, Head]:
@@ -181,41 +161,10 @@ def heads(directory: Path) -> dict[str, Head]:
     return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content.items()}
 
 
-def artifact_hash(directory: Path) -> str:
-    """Return the hash of all files: the identity of the whole model version, certificates included."""
-    return stable_hash({str(file.relative_to(directory)): _sha256(file) for file in _files(directory)})
-
-
-def write_certificates(directory: Path, certificates: list[dict[str, Any]]) -> None:
-    """Write the certificates (plain data), abstentions included, into the model version."""
-    _write(directory, CERTIFICATES, certificates)
-
-
 def write_has_value(directory: Path, heads: has_value.Heads) -> None:
     """Write the has-value heads into the model version."""
     has_value.save(directory, heads)
-    _write_sums(directory)
-
-
-def write_drift(directory: Path, reference: list[dict[str, Any]]) -> None:
-    """Write the reference for drift checks (plain data) into the model version."""
-    _write(directory, DRIFT, reference)
-
-
-def read_drift(directory: Path) -> list[dict[str, Any]]:
-    """Return the model version's reference for drift checks; it is empty before certification."""
-    file = directory / DRIFT
-    reference: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-    return reference
-
-
-def read_certificates(directory: Path) -> list[dict[str, Any]]:
-    """Return the model version's certificates. Raises ModelContractError if it was never certified."""
-    file = directory / CERTIFICATES
-    if not file.is_file():
-        raise ModelContractError(f"{directory} has no {CERTIFICATES}: it was not certified and may write nothing")
-    certificates: list[dict[str, Any]] = json.loads(file.read_text())
-    return certificates
+    version_files.write_sums(directory)
 
 
 def _portable(spec: dict[str, Any]) -> dict[str, Any]:
@@ -237,23 +186,3 @@ def _empty_network(spec: ModelSpec, heads_by_attribute: dict[str, Head], directo
     }
     image = build_image_encoder(spec.image, pretrained=False) if kind.uses_image else None
     return assemble(spec, heads_by_attribute, texts, image)
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    return (file for file in sorted(directory.rglob("*")) if file.is_file() and file.name != SUMS)
-
-
-def _write(directory: Path, name: str, content: Any) -> None:
-    """Write ``content`` as JSON, and the checksums of all files in ``directory``."""
-    (directory / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _write_sums(directory)
-
-
-def _write_sums(directory: Path) -> None:
-    lines = [f"{_sha256(file)}  {file.relative_to(directory).as_posix()}\n" for file in _files(directory)]
-    (directory / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -24,6 +24,7 @@ _CUSTOM_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFa
 
 _DECIDED_BY = (
     *("products", "attribute_values", "predictions", "switches", "audits", "verdicts", "confirmations", "renames"),
+    "proposals",
 )
 _DECIDES = ("predictions", "attribute_values", "current_values", "quarantine", "switches", "renames")
 _VALUES = ("attribute_values", "current_values")
@@ -33,6 +34,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attribute_values", "predictions", "renames"),
         ("products", "self_derived", "quarantine", "renames", *_VALUES),
     ),
+    "import_proposals": (("products", "proposals"), ("proposals",)),
     "train_model": (("products", "self_derived", "audits", "verdicts", "label_uses"), ("label_uses",)),
     "compare_models": (("products", "self_derived", "label_uses"), ()),
     "enrich_catalog": (_DECIDED_BY, _DECIDES),
@@ -40,8 +42,8 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rollback_run": (("attribute_values", "renames"), (*_VALUES, "switches", "renames")),
     "set_value": (("products", "attribute_values"), _VALUES),
     "delete_products": (
-        ("products", "predictions", "quarantine", "self_derived", "attribute_values"),
-        ("products", "predictions", "quarantine", "self_derived", *_VALUES),
+        ("products", "predictions", "quarantine", "self_derived", "proposals", "attribute_values"),
+        ("products", "predictions", "quarantine", "self_derived", "proposals", *_VALUES),
     ),
     "audit_sample": (("products", *_VALUES, "predictions", "audits", "verdicts"), ("audits",)),
     "audit_ingest": (
@@ -49,7 +51,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("verdicts", *_VALUES, "switches", "confirmations"),
     ),
     "recertify_model": (("audits", "verdicts", "switches", "label_uses"), ("label_uses", "switches")),
-    "certify_model": (("audits", "verdicts", "predictions", "products", "current_values"), ()),
+    "certify_model": (
+        ("audits", "verdicts", "predictions", "products", "current_values", "self_derived", "proposals", "label_uses"),
+        ("label_uses",),
+    ),
     "set_switch": (("products", "attribute_values", "switches"), ("switches",)),
     "apply_requests": (("products", *_VALUES), _VALUES),
     "offer_suggestions": (("predictions", "products"), ()),
@@ -135,9 +140,10 @@ def _facet(schema: str) -> dict[str, str]:
 
 
 def _sources(config: Config, job: str) -> list[dict[str, str]]:
-    """Return the feed that an import reads, by the config's masked path."""
-    content = config.without_secrets().get("source") or {}
-    if job != "import_products" or not content.get("path"):
+    """Return the files that an import reads, by the config's masked path."""
+    section = {"import_products": "source", "import_proposals": "proposals"}.get(job, "")
+    content = config.without_secrets().get(section) or {}
+    if not content.get("path"):
         return []
     path = str(content["path"])
     return [_dataset(path if "://" in path else config.path(path).as_uri())]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.maintenance import FileSet
     from catalog_enrichment.context import Context
 
-CLEANED = ("products", "predictions", "quarantine", "self_derived")
+CLEANED = ("products", "predictions", "quarantine", "self_derived", "proposals")
 """The tables whose rows about a deleted product are removed, in every version."""
 
 VALUES, SUPERSEDED, REVIEW = "values", "superseded", "review"
@@ -45,7 +45,7 @@ _COUNTED = {**{table: table for table in CLEANED}, "attribute_values": VALUES}
 """Table that a run changes -> the count of what it does there."""
 
 NOT_COVERED = (
-    "the source: if it still has a product, the next import brings it back, as a new one",
+    "the source: if it still has a product, the next import brings it back, as a new one; the files of answers",
     "older versions of current_values and the ledger, which have ids and values and no texts",
     "rows of quarantine without a product id, and the table runs, which names merchants' values that are not mapped",
     "rows of set_value in the table runs, with the product's id, its values and --reason",
@@ -185,7 +185,8 @@ def _in_words(counts: Mapping[str, int], status: str) -> str:
     would = status == DRY_RUN
     return (
         f"{ids}{unknown}: {counts['products']:,} products, {counts['predictions']:,} predictions, "
-        f"{counts['quarantine']:,} rows in quarantine, {counts[REVIEW]:,} texts in the review store, "
+        f"{counts['quarantine']:,} rows in quarantine, {counts['proposals']:,} imported answers, "
+        f"{counts[REVIEW]:,} texts in the review store, "
         f"{counts[SUPERSEDED]:,} rows in files of older versions {'would be' if would else 'are'} deleted; "
         f"{counts[VALUES]:,} ledger events {'would ' * would}retract their values"
         f"{'; nothing is written: this is a dry run' * would}"

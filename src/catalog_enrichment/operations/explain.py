@@ -21,7 +21,7 @@ from catalog_enrichment.operations.commands import ANY_CONFIG, UndoOption
 from catalog_enrichment.operations.used_certificates import UsedCertificate
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate, is_below
-from catalog_enrichment.reasons import Reason
+from catalog_enrichment.reasons import PROPOSER_KEY, Reason
 from catalog_enrichment.records import Cardinality, Decision, Modality, QuarantineStage, Source
 from catalog_enrichment.web.pages import when
 
@@ -231,7 +231,7 @@ def _facts(catalog: Catalog, product_id: str, attribute: Attribute) -> ValueFact
         product=product,
         attribute=attribute,
         current=current.asDict() if current else None,
-        decisions=[row.asDict() for row in decisions.orderBy(F.desc("decided_at"), "rank").collect()],
+        decisions=[_with_proposer(row.asDict()) for row in decisions.orderBy(F.desc("decided_at"), "rank").collect()],
         history=[row.asDict() for row in ledger.history(events, product_id, attribute.name).collect()],
         quarantined=[row.asDict() for row in quarantine.orderBy(F.desc("quarantined_at")).collect()],
         person=person_set(catalog, ledger.active(events)),
@@ -366,6 +366,10 @@ def _published(decision: Row) -> bool:
 # --- undo, text -------------------------------------------------------------------------------------------------------
 
 
+def _with_proposer(decision: dict[str, Any]) -> dict[str, Any]:
+    return decision | {"proposer": json.loads(decision["attributes"] or "{}").get(PROPOSER_KEY)}
+
+
 def _undo_options(catalog: Catalog, facts: ValueFacts, config: Sequence[str]) -> list[UndoOption]:
     if (run_id := facts.run_to_undo) is None:
         taken_back = value_history.last_retract(facts.history)
@@ -382,11 +386,14 @@ def _in_words(explained: dict[str, Any], facts: ValueFacts, certificate: UsedCer
     yield f"  why: {explained['why']}"
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
+        who = f" ({decision['proposer']})" if decision["proposer"] else ""
+        proposed = f"{decision['value']!r}, score {decision['score']:.3f}" if decision["value"] else "nothing"
         yield (
-            f"  {when(decision['decided_at'])} version {decision['model_version']} "
-            f"proposed {decision['value']!r}, score {decision['score']:.3f}{against}: "
+            f"  {when(decision['decided_at'])} version {decision['model_version']}{who} proposed {proposed}{against}: "
             f"{decision['decision']} ({decision['reason']})"
         )
+        if decision["evidence"]:
+            yield f"    evidence: {decision['evidence']}"
     if certificate:
         yield from (f"  {line}" for line in certificate.in_words())
         for number in explained["certificate_numbers"]:

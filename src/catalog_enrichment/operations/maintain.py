@@ -3,8 +3,8 @@
     retention of predictions and quarantine -> fewer, larger files -> Delta logs -> deletion of unneeded files
 
 Readers and later runs notice nothing. Killed anywhere and started again, the job goes on with what is left. The ledger,
-`runs`, `label_uses` and `self_derived` are never shortened. Only rows of succeeded runs go: a run that was killed or
-failed is resumed from its rows.
+`runs`, `label_uses`, `self_derived` and `proposals` are never shortened. Only rows of succeeded runs go: a run that was
+killed or failed is resumed from its rows.
 """
 
 from __future__ import annotations

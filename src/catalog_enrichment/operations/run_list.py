@@ -82,6 +82,8 @@ def _note(row: Row, counts: Mapping[str, int], chunks: Sequence[Row]) -> str:
             # only where there are some: most sources are not complete, and delete no product
             numbers |= {name: counts[name] for name in ("deleted", "gone", "missed", "returned") if counts.get(name)}
             return ", ".join(f"{number:,} {name}" for name, number in numbers.items())
+        case RunKind.IMPORT_PROPOSALS.value:
+            return ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("new", "replaced", "unchanged"))
         case RunKind.DELETE.value:
             return f"{counts.get('products', 0):,} products deleted, {counts.get('unknown', 0):,} ids unknown"
         case RunKind.ROLLBACK.value:

@@ -247,6 +247,9 @@ class Certificate:
     max_image_pixels: int
     compute_type: str
     """See :class:`ScoredBy`."""
+    trained_on: str = ""
+    """What was declared about the labels that the proposer has seen, a sentence; left out of the JSON for a model that
+    was trained here, whose folds tell it."""
     issued_at: datetime
     expires_at: datetime
     suggest_threshold: float | None = None
@@ -351,7 +354,7 @@ class Certificate:
                 "and promote a version with new certificates"
             )
         names = {field.name for field in fields(cls)}
-        if differing := ((names | {"certificate_id"}) ^ set(content)) - ({"by_value"} - set(content)):
+        if differing := ((names | {"certificate_id"}) ^ set(content)) - (_LEFT_OUT_IF_EMPTY - set(content)):
             raise ModelContractError(f"{where}: fields missing or unknown: {sorted(differing)}")
         try:
             known = {name: content[name] for name in names & set(content)}
@@ -367,11 +370,15 @@ class Certificate:
     def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = asdict(self)
         content |= {name: list(value) for name, value in content.items() if isinstance(value, tuple)}
-        if not self.by_value:
-            del content["by_value"]
+        for name in _LEFT_OUT_IF_EMPTY:
+            if not content[name]:
+                del content[name]
         for name in ("issued_at", "expires_at"):
             content[name] = content[name].astimezone(UTC).isoformat(timespec="microseconds")
         return content | {name: content[name].value for name in ("modality", "status", "basis")}
+
+
+_LEFT_OUT_IF_EMPTY = frozenset({"by_value", "trained_on"})
 
 
 def is_below(category: str, root: str) -> bool:

@@ -65,6 +65,8 @@ class CertificateBinding:
     data_window: str
     issued_at: datetime
     basis: CertificateBasis = CertificateBasis.MERCHANT_LABELS
+    trained_on: str = ""
+    """See :class:`Certificate`."""
 
 
 # --- before the labels are read ---------------------------------------------------------------------------------------
@@ -247,6 +249,7 @@ def _issued(attribute: str, rule: PrecisionRule, binding: CertificateBinding, **
         certification_round=binding.use.certification_round,
         tested_at=spent_delta(rule.delta, binding.use.number),
         basis=binding.basis,
+        trained_on=binding.trained_on,
         label_set_hash=binding.label_set_hash,
         data_window=binding.data_window,
         **asdict(binding.scored_by),

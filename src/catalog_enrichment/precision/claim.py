@@ -68,6 +68,7 @@ def in_words(certificate: Certificate, cardinality: Cardinality) -> str:
         )
     return (
         f"{guarantee}. {statement}, the share of use {certificate.use_number} of its labels. {_population(certificate)}"
+        + (f" {certificate.trained_on}." if certificate.trained_on else "")
     )
 
 
@@ -202,6 +203,15 @@ def why_failed(first: ThresholdTest, needed: float, fold: CertificationScores) -
 
 def _more(fold: CertificationScores) -> str:
     return "answers to gold samples" if fold.uniform else "labelled products"
+
+
+def why_no_fold(attribute: str, needed: int) -> str:
+    """Say that too few products have a merchant's value for a certification fold; ``needed`` is its fewest."""
+    return (
+        f"too few products have a merchant's value of {attribute} that the proposer has not seen: a certification fold "
+        f"needs at least {needed}. Label more, or certify by people's verdicts: audit_sample --of proposals draws "
+        "proposals for them, and certify_model --by-verdicts tests them"
+    )
 
 
 def why_unlike(attribute: str, found: Alikeness, verdicts: tuple[int, int]) -> str:

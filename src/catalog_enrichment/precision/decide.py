@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
-from catalog_enrichment.precision.units import Candidate
+from catalog_enrichment.precision.units import NOTHING, Candidate
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Decision, Modality
 
@@ -51,8 +51,8 @@ class CandidateDecision(NamedTuple):
 def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
     """Return a row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
 
-    In this order: with a merchant value at most a suggestion (I1); with a human value an abstention; without a valid
-    certificate an abstention (I2); else the score decides.
+    In this order: where nothing is proposed an abstention; with a merchant value at most a suggestion (I1); with a
+    human value an abstention; without a valid certificate an abstention (I2); else the score decides.
     """
     if not candidates:
         raise ValueError("a scored product must have at least one candidate per attribute, not none")
@@ -79,6 +79,8 @@ def _rejection_reason(inputs: DecisionInputs) -> Reason | None:
 
 def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | None) -> tuple[Decision, Reason]:
     has_merchant_value = len(inputs.merchant_values) > 0
+    if candidate.value == NOTHING:
+        return Decision.ABSTAIN, Reason.NO_PROPOSAL if candidate.rank else Reason.NO_ANSWER
     if has_merchant_value and candidate.value in inputs.merchant_values:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
     if inputs.human_value_present and not has_merchant_value:

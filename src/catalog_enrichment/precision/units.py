@@ -58,7 +58,7 @@ def bisect(holds: Callable[[float], bool], low: float, high: float) -> tuple[flo
 
 
 NOTHING = ""
-"""The value of a candidate with score 0 that says that nothing is proposed."""
+"""The value of a candidate with score 0: nothing is proposed (rank 1), or there is no answer (:data:`NO_ANSWER`)."""
 
 
 class Candidate(NamedTuple):
@@ -71,6 +71,10 @@ class Candidate(NamedTuple):
     """The model's name of the value, where that is another name: the certificate is about labels."""
     listed: bool = True
     """The dictionary lists the value."""
+
+
+NO_ANSWER = Candidate(NOTHING, 0.0, 0)
+"""The candidate of an attribute about which the proposer has said nothing (yet)."""
 
 
 def ranking(scores: NDArray[Any], cardinality: Cardinality, limit: int = WRITABLE_RANKS) -> Ints:

@@ -107,6 +107,7 @@ def from_audit(
         data_window=fold.data_window,
         issued_at=issued_at,
         basis=CertificateBasis.AUDIT,
+        trained_on=old.trained_on,
     )
     delta = spent_delta(rule.delta, use.number)
 
@@ -216,6 +217,7 @@ def from_proposals(
         data_window=verdicts.data_window,
         issued_at=issued_at,
         basis=CertificateBasis.VERDICTS,
+        trained_on=old.trained_on,
     )
     suggest = old.suggest_threshold
     return at_threshold(

@@ -59,9 +59,9 @@ class Counts:
     """Values that the dictionary does not have."""
     _unmapped: Counter[str] = field(default_factory=Counter)
 
-    def examples(self) -> dict[str, int]:
-        """Return the most frequent unmapped values -> how often each was proposed."""
-        return dict(self._unmapped.most_common(MOST_EXAMPLES))
+    def examples(self, most: int | None = MOST_EXAMPLES) -> dict[str, int]:
+        """Return the most frequent unmapped values -> how often each was proposed; None: all that are told apart."""
+        return dict(self._unmapped.most_common(most))
 
     def add_unmapped(self, value: str) -> None:
         """Count a value that the dictionary does not have."""
@@ -115,7 +115,7 @@ class AnswerReader:
         counts = self.counts[attribute]
         answer = _of_python(answer)
         values = [_of_python(value) for value in (answer if isinstance(answer, list | tuple) else [answer])]
-        if all(value is None or value == "" for value in values):
+        if all(map(_is_empty, values)):
             counts.without_value += 1
             return []
         entries = [_entry(value, number) for value in values]
@@ -144,6 +144,12 @@ class _Entry(NamedTuple):
     evidence: str | None
     answer: int
     """The answer's number among those of the product."""
+
+
+def _is_empty(given: object) -> bool:
+    """Return whether a value, or an object with `value`, says that there is none."""
+    value = given["value"] if isinstance(given, Mapping) and "value" in given else given
+    return value is None or (isinstance(value, str) and not value)
 
 
 def _entry(given: object, answer: int) -> _Entry | None:
@@ -189,7 +195,7 @@ def read_object(text: str) -> dict[str, Any] | None:
     Code fences and sentences around it do not count. Which of several things was meant is not guessed: an object that
     is cut off, a key that is repeated, NaN, and a second object with another content cannot be read.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refused, parse_float=_finite)
+    decoder = _decoder()
     found: dict[str, Any] | None = None
     place = 0
     while start := _OBJECT.search(text, place):
@@ -201,6 +207,18 @@ def read_object(text: str) -> dict[str, Any] | None:
             return None
         found = content
     return found
+
+
+def read_json(text: str) -> Any:
+    """Return the content of a text that is JSON and nothing else; None if it is none, as :func:`read_object` says."""
+    try:
+        return _decoder().decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refused, parse_float=_finite)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

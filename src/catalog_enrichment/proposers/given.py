@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from catalog_enrichment.inference.forward import ScoredCandidate
-from catalog_enrichment.precision.units import NOTHING, Floats, as_scores
+from catalog_enrichment.precision.units import NOTHING, as_scores
 from catalog_enrichment.proposers.answers import Proposal
 
 
@@ -21,13 +19,14 @@ class Calibration:
     """Positive."""
     intercept: float
 
-    def __call__(self, scores: ArrayLike) -> Floats:
-        """Return the scores (n,) in [0, 1] as probabilities, by the same arithmetic wherever they are computed; 0 and 1
-        stay."""
-        given = np.asarray(scores, dtype=np.float64)
-        with np.errstate(divide="ignore"):
-            logits = np.log(given) - np.log1p(-given)
-        return as_scores(1 / (1 + np.exp(-(self.slope * logits + self.intercept))))
+    def __call__(self, score: float) -> float:
+        """Return a score in [0, 1] as a probability; 0 and 1 stay. One number at a time, so that certification and runs
+        get the same bits."""
+        if score in (0.0, 1.0):
+            return score
+        exponent = self.slope * (math.log(score) - math.log1p(-score)) + self.intercept
+        low = math.exp(-abs(exponent))
+        return float(as_scores(1 / (1 + low) if exponent > 0 else low / (1 + low)))
 
 
 Calibrations = Mapping[str, Calibration]
@@ -44,8 +43,7 @@ def candidates(
     kept = [proposal for proposal in proposals if proposal.candidate.score > 0]
     if not kept:
         yield ScoredCandidate(attribute, NOTHING, 1, 0.0)
-        return
-    given = [proposal.candidate.score for proposal in kept]
-    scores = given if calibration is None else calibration(given).tolist()
-    for rank, (proposal, score) in enumerate(zip(kept, scores, strict=True), start=1):
-        yield ScoredCandidate(attribute, proposal.candidate.value, rank, score, evidence=proposal.evidence)
+    for rank, proposal in enumerate(kept, start=1):
+        value, given, _, *_ = proposal.candidate
+        score = given if calibration is None else calibration(given)
+        yield ScoredCandidate(attribute, value, rank, score, evidence=proposal.evidence)

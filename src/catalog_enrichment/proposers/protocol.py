@@ -65,10 +65,10 @@ class Proposer(Protocol):
 
         ``products``: product_id, title, description, category, language, images, content_hash, and any others, one row
         per product; so has the result. A product that cannot be scored has an error and no candidates. A scored product
-        has for each of ``heads`` its candidates; :data:`NOTHING` with score 0 where it is proposed that there is no
-        value; none where there is no answer about this content (yet).
+        has for each of ``heads`` its candidates; a candidate of NOTHING (:mod:`precision.units`) where no value is
+        proposed; none where there is no answer about this content (yet).
         """
 
     def answers(self, catalog: Catalog) -> DataFrame | None:
-        """Return product_id, content_hash and ``answered_at``, the time of the newest answer, if answers come by
-        themselves: then a product that had none is decided once there is one. None: a product is scored when asked."""
+        """Return product_id, content_hash and ``answered``, an array of attributes, if answers come by themselves: an
+        attribute that had none is decided once there is one. None: a product is scored when asked."""

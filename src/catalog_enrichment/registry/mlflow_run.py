@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from catalog_enrichment import __version__
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring import logs
+from catalog_enrichment.proposers import versions as proposers
 from catalog_enrichment.registry.trained_model import TrainedModel, model_card
 
 if TYPE_CHECKING:
@@ -279,7 +280,6 @@ def _log_model(trained: TrainedModel) -> str:
     import mlflow
 
     import catalog_enrichment
-    from catalog_enrichment.models import artifact
 
     package = Path(catalog_enrichment.__file__).parent
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS]
@@ -289,7 +289,7 @@ def _log_model(trained: TrainedModel) -> str:
             name=MODEL,
             python_model=str(package / "inference" / "pyfunc.py"),
             artifacts={MODEL: str(trained.artifact)},
-            signature=signature(list(artifact.heads(trained.artifact))),
+            signature=signature(list(proposers.heads_of(trained.artifact))),
             input_example=input_example(trained.certificates),
             pip_requirements=pins,
             code_paths=[str(package)],

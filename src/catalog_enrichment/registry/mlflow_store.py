@@ -169,6 +169,33 @@ class Store:
                 "artifacts are where the store says, and that train_model logged them."
             ) from problem
 
+    def fetch_model(self, uri: str) -> Path:
+        """Return the folder of a model version of MLflow, `models:/NAME/VERSION`, on local disk.
+
+        Raises RegistryError if the registry does not have it, or its files cannot be fetched.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        client, (name, version) = self.client(create=False), uri.removeprefix("models:/").split("/")
+        find_version(client, name, version=version)
+        try:
+            return Path(mlflow.artifacts.download_artifacts(uri)).resolve()
+        except (MlflowException, OSError) as problem:
+            raise failures.recognised(problem) or RegistryError(
+                f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
+                "artifacts are where the store says"
+            ) from problem
+
+    def pinned(self, uri: str) -> Any:
+        """Return MLflow's version that ``uri`` names, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+        Raises RegistryError, which lists the versions and aliases that exist.
+        """
+        name, at, alias = uri.removeprefix("models:/").partition("@")
+        name, _, version = name.partition("/")
+        return find_version(self.client(create=False), name, version=version, alias=alias if at else "")
+
     def held_out(self, version: Any) -> list[HeldOutDecision]:
         """Return what the version would write on its test fold."""
         import pyarrow.parquet as pq

@@ -6,22 +6,22 @@ batch jobs resolve; promotion.py moves the champion alias.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.errors import GateRefused, ModelContractError, NoModelError
-from catalog_enrichment.models import compute_types
+from catalog_enrichment.models import compute_types, version_files
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
+from catalog_enrichment.proposers import versions as proposers
 from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store
 from catalog_enrichment.registry.gate_evidence import Evidence
 from catalog_enrichment.registry.mlflow_run import MlflowRun, RunStart
 from catalog_enrichment.registry.trained_model import (
-    BY_VERDICTS,
-    RECERTIFIED,
+    NOT_TRAINED,
     TrainedModel,
     model_card,
     require_certificates,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.models.spec import Head
     from catalog_enrichment.precision.certificate import Certificate
+    from catalog_enrichment.proposers.protocol import Proposer
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 """Aliases of the version that the batch jobs run, and of the version that was registered last."""
@@ -62,17 +63,28 @@ class ResolvedModel:
     name: str
     version: str
     artifact: Path
-    """The folder with model.safetensors and the rest."""
+    """The version's folder (:mod:`models.version_files`)."""
     artifact_hash: str
-    weights_hash: str
-    preprocessing_hash: str
-    heads: dict[str, Head]
+    proposer: Proposer
     certificates: tuple[Certificate, ...]
     """The certificates for every number type; after :meth:`in_numbers` those for a single type."""
     numbers: str = "fp32"
     """Number type to compute in (models.compute_types)."""
     why_numbers: str = ""
     """Why a run computes in it, a sentence; empty before :meth:`for_run`."""
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """Attribute -> its cardinality and the values that can be proposed."""
+        return self.proposer.heads
+
+    @property
+    def weights_hash(self) -> str:
+        return self.proposer.weights_hash
+
+    @property
+    def preprocessing_hash(self) -> str:
+        return self.proposer.preprocessing_hash
 
     def for_run(self, wanted: str, enabled: Collection[str]) -> ResolvedModel:
         """Return the model in the number type of a run. ``wanted``: `enrich.compute_type`; ``enabled``: attributes.
@@ -128,14 +140,12 @@ class Registry:
         Raises ModelContractError, before anything is logged, if the artifact is damaged or has no certificate for a
         head on a modality path.
         """
-        from catalog_enrichment.models import artifact
-
-        artifact.verify(trained.artifact)
+        proposer = proposers.open_version(trained.artifact, self.store.fetch_model)
         certificates = _certificates(trained.artifact)
-        require_certificates(artifact.heads(trained.artifact), certificates)
+        require_certificates(proposer.heads, certificates)
         hashes = {
-            _ARTIFACT_HASH: artifact.artifact_hash(trained.artifact),
-            _WEIGHTS_HASH: artifact.weights_hash(trained.artifact),
+            _ARTIFACT_HASH: version_files.artifact_hash(trained.artifact),
+            _WEIGHTS_HASH: proposer.weights_hash,
         }
         first = [known for known in certificates if known.compute_type == certificates[0].compute_type]
         evidence = Evidence.from_certificates(first, trained.held_out, trained.warnings)
@@ -181,11 +191,9 @@ class Registry:
         ModelContractError if its files are not the files that were registered.
         """
         registered = self.find(version=version) if version else self.find(alias=alias or CHAMPION)
-        from catalog_enrichment.models import artifact  # imports torch, which takes seconds: after the registry's check
-
         folder = self.store.download(registered)
-        artifact.verify(folder)
-        actual, expected = artifact.artifact_hash(folder), registered.tags.get(_ARTIFACT_HASH)
+        proposer = proposers.open_version(folder, self.store.fetch_model)
+        actual, expected = version_files.artifact_hash(folder), registered.tags.get(_ARTIFACT_HASH)
         if actual != expected:
             raise ModelContractError(
                 f"{self.name} version {registered.version}: the files in {folder} have hash {actual}, but the "
@@ -196,17 +204,13 @@ class Registry:
             version=str(registered.version),
             artifact=folder,
             artifact_hash=actual,
-            weights_hash=artifact.weights_hash(folder),
-            preprocessing_hash=artifact.preprocessing_hash(folder),
-            heads=artifact.heads(folder),
+            proposer=proposer,
             certificates=tuple(_certificates(folder)),
         )
 
     def labels(self, version: str) -> dict[str, tuple[str, ...]]:
         """Return attribute -> the values that a version can write; its files are fetched."""
-        from catalog_enrichment.models import artifact
-
-        heads = artifact.heads(self.store.download(self.find(version=version)))
+        heads = proposers.heads_of(self.store.download(self.find(version=version)))
         return {name: head.labels for name, head in heads.items()}
 
     def held_out(self, version: str) -> list[HeldOutDecision]:
@@ -220,7 +224,7 @@ class Registry:
         except NoModelError:
             return None
         for version in sorted(versions, key=lambda found: int(found.version), reverse=True):
-            if not {RECERTIFIED, BY_VERDICTS} & set(self.store.lineage(version)):
+            if not NOT_TRAINED & set(self.store.lineage(version)):
                 return str(version.version)
         return None
 
@@ -266,7 +270,6 @@ class Registry:
 
 
 def _certificates(folder: Path) -> list[Certificate]:
-    from catalog_enrichment.models import artifact
     from catalog_enrichment.precision.certificate import Certificate
 
-    return [Certificate.from_dict(content) for content in artifact.read_certificates(folder)]
+    return [Certificate.from_dict(content) for content in version_files.read_certificates(folder)]

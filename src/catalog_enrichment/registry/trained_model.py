@@ -21,6 +21,12 @@ RECERTIFIED, BY_VERDICTS = "recertified_from", "certified_from"
 """Keys in the lineage of a version that was not trained: the version whose files it has, with new certificates from an
 audit, or from verdicts on proposals."""
 
+MADE_ELSEWHERE = "proposer"
+"""The key in the lineage of a version whose proposals are made elsewhere: facts about who makes them."""
+
+NOT_TRAINED = frozenset({RECERTIFIED, BY_VERDICTS, MADE_ELSEWHERE})
+"""Keys that the lineage of a trained version does not have."""
+
 LONGEST = 5000
 """Characters of a description that MLflow's database takes."""
 
@@ -58,6 +64,8 @@ class TrainedModel:
     """The labelled products that the training read (:func:`training.product_labels.record`); None: it was none."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """Product id -> JPEG, for the products in the table `mistakes`."""
+    about: str = ""
+    """What makes its proposals, and what was declared about it; "" for a recipe that was trained."""
 
 
 def require_certificates(heads: Collection[str], certificates: Sequence[Certificate]) -> None:
@@ -116,7 +124,7 @@ def _about(trained: TrainedModel) -> list[str]:
     counts = f"{lineage.get('labelled', 0):,} labelled products"
     label_set = str(lineage.get("label_set_hash", ""))[:16]
     return [
-        f"Recipe `{trained.params.get('recipe')}`, trained on {counts} (label set `{label_set}`).",
+        trained.about or f"Recipe `{trained.params.get('recipe')}`, trained on {counts} (label set `{label_set}`).",
         "A value is written where its score is at least the threshold. A certificate's claim is about the products "
         "that had no value when it was issued.",
     ]

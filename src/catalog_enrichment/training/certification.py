@@ -157,6 +157,10 @@ class Certifier:
     """The has-value heads that ``scores`` are multiplied by."""
     compute_types: int = 1
     """Compute types that share ``rule.delta``; verdicts certify each of them at all of it."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Attribute -> why no label of it can certify."""
+    trained_on: str = ""
+    """What was declared about the labels that the proposer has seen; "" for a model that was trained here."""
 
     def certify_all(self, labels: Mapping[str, Labels]) -> list[Certificate]:
         """Return two certificates per attribute, for the paths both and text-only. ``labels``: of every attribute to
@@ -175,6 +179,8 @@ class Certifier:
         products = labels.labelled | labels.unlabelled
         if products.any() and not (products & path).any():
             return self._abstention(labels, modality, certification, claim.NO_PRODUCTS)
+        if refused := self.refused.get(labels.attribute):
+            return self._abstention(labels, modality, certification, refused)
         if labels.attribute not in self.scores.probabilities:
             why = not_learned({labels.attribute: labels}, self.split.folds.train)
             not_scored = why.get(labels.attribute, "the model does not score it")
@@ -201,6 +207,9 @@ class Certifier:
         not used (PRECISION, certificate 6).
         """
         sizes, current = self.split.folds.sizes(), self.split.certification_round.number
+        if not sizes["certification"]:
+            needed = smallest_sample(self.rule.target, self.rule.delta)
+            return self._abstention(labels, modality, certification, claim.why_no_fold(labels.attribute, needed))
         share = sizes["certification"] / sum(sizes.values())
         products = self._products(labels, modality, pool, certification, current, fold_share=share)
         needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, products.number))
@@ -332,6 +341,7 @@ class Certifier:
             use=use,
             data_window=data_window(self.split.dataset, index),
             issued_at=self.issued_at,
+            trained_on=self.trained_on,
         )
 
     def _scored_labels(self, labels: Labels, index: Index) -> dict[str, Any]:

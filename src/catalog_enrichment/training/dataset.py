@@ -44,8 +44,9 @@ class LoadOptions:
 
     attributes: list[str]
     """Attributes to learn; a product with a merchant value for one of them is labelled."""
-    square: Square
-    """The square that pictures are fitted into."""
+    square: Square | None
+    """The square that pictures are fitted into; None: no picture is opened, and every picture that is listed counts as
+    usable."""
     max_chars: int
     """Characters kept of a title and of a description."""
     images: ImagesConfig
@@ -116,6 +117,8 @@ class Dataset:
     picture_reasons: list[Reason | None] = field(default_factory=list)
     """Why there is no usable picture; None where there is a picture."""
     updated_at: list[datetime | None] = field(default_factory=list)
+    first_imported_at: list[datetime | None] = field(default_factory=list)
+    """When an import first had the product; None where it is not known."""
     merchant: list[Values] = field(default_factory=list)
     """The merchant's values, distinct, as in the products table; where two people overturned them, the right values
     (:mod:`product_labels`)."""
@@ -191,7 +194,7 @@ class Dataset:
         ]
         right, wrong = ([answers.get(name, ()) for answers in column] for column in (self.people, self.refused))
         support = Counter(chain.from_iterable([*known, *right]))
-        learned = tuple(value for value in attribute.values if support[value] >= max(min_count, 1))
+        learned = tuple(value for value in attribute.values if support[value] >= min_count)
         truth = _in_columns(known, learned)
         unlearned = np.array([len(values) for values in known], dtype=np.int64) - truth.sum(axis=1)
         labelled = np.asarray(truth.any(axis=1) | (unlearned > 0))
@@ -259,19 +262,25 @@ def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, opt
     by reason, and the product has no image.
     """
     dataset = Dataset(dictionary)
-    shape = (options.square.side, options.square.side, 3)
     slots = _Slots(options.max_unlabelled)
     options.workdir.mkdir(parents=True, exist_ok=True)
     file = options.workdir / "pixels.u8"
+    square = options.square
+    shape = (0, 0, 3) if square is None else (square.side, square.side, 3)
     with file.open("wb") as sink, ThreadPoolExecutor(DECODING_THREADS) as pool:
         for batch in products:
             rows = _assign_slots(batch.to_pylist(), dataset, slots, options.attributes)
-            pictures = pool.map(lambda row: first_usable(row["images"], options.square, options.images), rows.values())
-            for (slot, row), picture in zip(rows.items(), pictures, strict=True):
+            for slot, row in rows.items():
                 _store_row(dataset, slot, row, options.max_chars)
+            if square is None:
+                for slot, row in rows.items():
+                    _store_listed(dataset, slot, row["images"] or ())
+                continue
+            pictures = pool.map(lambda row: first_usable(row["images"], square, options.images), rows.values())
+            for slot, picture in zip(rows, pictures, strict=True):
                 _store_picture(dataset, slot, picture, sink)
         sink.truncate(len(dataset) * int(np.prod(shape)))
-    if len(dataset):
+    if len(dataset) and square is not None:
         dataset.pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(dataset), *shape))
     return dataset
 
@@ -337,10 +346,19 @@ def _store_row(dataset: Dataset, slot: int, row: Mapping[str, Any], max_chars: i
         (dataset.categories, row["category"] or ""),
         (dataset.languages, row["language"] or ""),
         (dataset.updated_at, row["updated_at"]),
+        (dataset.first_imported_at, row["first_imported_at"]),
         *((getattr(dataset, name), row[name]) for name in ("merchant", "people", "refused", "gold", "self_derived")),
     ]
     for column, value in columns:
         column[slot : slot + 1] = [value]  # appends at the end, else overwrites the replaced product
+
+
+def _store_listed(dataset: Dataset, slot: int, images: Sequence[Mapping[str, Any]]) -> None:
+    """Store that the product lists a picture, by what tells whether two pictures are the same."""
+    first = next(iter(images), None)
+    listed = None if first is None else stable_hash(str(first["uri"]), str(first["version"]), str(first["bytes"]))
+    dataset.pictures[slot : slot + 1] = [listed]
+    dataset.picture_reasons[slot : slot + 1] = [Reason.NO_IMAGE if first is None else None]
 
 
 def _store_picture(dataset: Dataset, slot: int, picture: Decoded, sink: IO[bytes]) -> None:

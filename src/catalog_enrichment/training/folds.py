@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog_enrichment.config.folds import FoldsConfig
+from catalog_enrichment.config.proposer import ProposerConfig
 from catalog_enrichment.config.schema import TrainingConfig
 from catalog_enrichment.dictionary import fold
 from catalog_enrichment.precision.units import Bools, Floats, Ints
@@ -175,6 +176,11 @@ def redraw_certification(
     return Folds(train, choosing, certification, folds.test)
 
 
+def empty_folds(folds: Folds, config: FoldsConfig) -> list[str]:
+    """Return the names of the folds that should have a share of the products and have none."""
+    return [name for name, size in folds.sizes().items() if not size and getattr(config, name)]
+
+
 def never_certified(index: Index, groups: Ints, certified_before: Bools) -> Index:
     """Return the products of ``index`` whose content group has no product that certified; ``groups`` and
     ``certified_before`` are of all N products.
@@ -197,7 +203,7 @@ class CertificationRound:
 def folds_of_round(
     labelled: Index,
     products: GroupedProducts,
-    settings: TrainingConfig,
+    settings: TrainingConfig | ProposerConfig,
     attributes: Sequence[str],
     earlier: EarlierUses,
 ) -> tuple[Folds, CertificationRound]:
@@ -214,15 +220,15 @@ def folds_of_round(
     if uses < allowed:
         return drawn, CertificationRound(newest)
     why = (
-        f"the labels of {name} were used {uses} times in certification round {newest} (training.label_uses_per_round "
-        f"= {allowed})"
+        f"the labels of {name} were used {uses} times in certification round {newest} (label_uses_per_round = "
+        f"{allowed})"
     )
     number = newest + 1
     outside = np.setdiff1d(labelled, first.test)
     fresh = never_certified(outside, products.groups, _certified_before(number, products, earlier))
     needed = ceil(settings.folds.certification * len(labelled))
     new = _folds_of(number, first, products, settings.folds, earlier)
-    if len(fresh) >= needed and all(new.sizes().values()):
+    if len(fresh) >= needed and not empty_folds(new, settings.folds):
         size = len(new.certification)
         began = f"{why}: certification round {number} has a new fold of {size} products that never certified"
         return new, CertificationRound(number, began)
@@ -314,7 +320,8 @@ def _shares(config: FoldsConfig) -> Floats:
 
 def _large(labelled: int, config: FoldsConfig) -> int:
     """Return half the smallest fold of so many labelled products; a larger group is drawn by itself."""
-    return max(1, int(_shares(config).min() * labelled / 2))
+    shares = _shares(config)
+    return max(1, int(shares[shares > 0].min() * labelled / 2))
 
 
 def stratified_parts(index: Index, groups: Ints, truth: Bools, k: int, seed: int) -> list[Index]:

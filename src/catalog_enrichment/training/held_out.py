@@ -171,7 +171,7 @@ def pictures_of(dataset: Dataset, product_ids: Iterable[str]) -> dict[str, bytes
     out."""
     from PIL import Image
 
-    wanted, pictures = set(product_ids), {}
+    wanted, pictures = set(product_ids if len(dataset.pixels) else ()), {}
     for product, name in enumerate(dataset.ids):
         if name in wanted and dataset.pictures[product] is not None:
             encoded = BytesIO()

@@ -83,7 +83,7 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
         with stages("train") as stage:
             products = human_labels.with_labels(catalog, self_derived.scan_products(catalog))
             products = human_labels.with_gold_labels(catalog, products)
-            earlier = _earlier_candidates(catalog, Promotion(registry, followed))
+            earlier = earlier_candidates(catalog, Promotion(registry, followed))
             with_losses = partial(fit, on_epoch=run.epoch)
             trained = train(products, followed.dictionary, config, workdir, earlier, stages.say, with_losses)
             stage.rows_in = trained.lineage["labelled"]
@@ -100,7 +100,7 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
         "model": version.name,
         "model_version": version.version,
         "mlflow_run_id": version.run_id,
-        "certificates": [_certificate_summary(certificate) for certificate in trained.certificates],
+        "certificates": [certificate_summary(certificate) for certificate in trained.certificates],
         "metrics": trained.metrics,
         "warnings": trained.warnings,
         "lineage": trained.lineage,
@@ -161,7 +161,7 @@ def reported(what: str, stages: Stages) -> Iterator[None]:
         stages.say(f"warning: the version is registered, but its {what} could not be written or stored: {problem}")
 
 
-def _earlier_candidates(catalog: Catalog, promotion: Promotion) -> EarlierCandidates:
+def earlier_candidates(catalog: Catalog, promotion: Promotion) -> EarlierCandidates:
     """Return what is known of earlier candidates; uses of labels are recorded in the catalog."""
     from catalog_enrichment.training.certification import EarlierCandidates
 
@@ -183,7 +183,7 @@ def _earlier_candidates(catalog: Catalog, promotion: Promotion) -> EarlierCandid
     )
 
 
-def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
+def certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """Return the most important fields; all of them are in the model version's certificates.json."""
     counts = ("accepted", "wrong", "lower_bound", "certification_round", "use_number")
     return {

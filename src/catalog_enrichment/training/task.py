@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from catalog_enrichment.config.proposer import ProposerConfig
 from catalog_enrichment.config.schema import Config, TrainingConfig
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
@@ -29,6 +30,7 @@ from catalog_enrichment.training.folds import (
     GroupedProducts,
     Index,
     content_groups,
+    empty_folds,
     folds_of_round,
     half_of_groups,
     remember,
@@ -126,13 +128,11 @@ def modalities_used(models: Iterable[ModelSpec]) -> ModalitiesUsed:
     return "both" if text and image else "text" if text else "image"
 
 
-def attributes_of(settings: TrainingConfig, dictionary: Dictionary) -> list[str]:
-    """Return the attributes to learn. Raises ConfigError for a name that is not enabled in the dictionary."""
+def attributes_of(settings: TrainingConfig | ProposerConfig, dictionary: Dictionary) -> list[str]:
+    """Return the attributes to learn or certify. Raises ConfigError for one that is not enabled in the dictionary."""
     names = settings.attributes or dictionary.enabled
     if unknown := [name for name in names if name not in dictionary.enabled]:
-        raise ConfigError(
-            f"training.attributes: {unknown} are not enabled in the dictionary. Enabled: {dictionary.enabled}"
-        )
+        raise ConfigError(f"attributes: {unknown} are not enabled in the dictionary. Enabled: {dictionary.enabled}")
     return names
 
 
@@ -191,7 +191,7 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
     truth = np.concatenate([label.truth for label in labels.values()], axis=1)
     products = GroupedProducts(dataset.ids, groups, truth)
     folds, certification_round = folds_of_round(labelled, products, settings, list(labels), earlier)
-    if empty := [name for name, size in folds.sizes().items() if not size]:
+    if empty := empty_folds(folds, settings.folds):
         raise DataContractError(
             f"{len(labelled)} labelled products make {len(np.unique(groups[labelled]))} content groups, too few "
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "

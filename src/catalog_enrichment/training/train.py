@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.models import artifact
+from catalog_enrichment.models import version_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training import held_out, scoring, task, version_facts
@@ -84,9 +84,9 @@ def train(
         by_compute_type = certifiers(split, config, version, populations, earlier)
         certificates = [certifier.certify_all(labels) for certifier in by_compute_type]
         issued = [certificate for of_type in certificates for certificate in of_type]
-        artifact.write_certificates(folder, [certificate.to_dict() for certificate in issued])
+        version_files.write_certificates(folder, [certificate.to_dict() for certificate in issued])
         drift = version_facts.drift_references(version, certificates, labels, masking=members.multimodal)
-        artifact.write_drift(folder, drift)
+        version_files.write_drift(folder, drift)
 
     scores, with_pictures = version.scores[0], members.multimodal and bool(dataset.has_image.any())
     with stages("evaluate"):

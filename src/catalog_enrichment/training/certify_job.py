@@ -1,0 +1,188 @@
+"""certify_model for a model or answers that were made elsewhere: proposals -> certificates -> registry. No fit.
+
+Proposals are made by Spark, as a run of enrichment makes them (I8); the certification is that of a training.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_enrichment.catalog import human_labels, self_derived
+from catalog_enrichment.context import follow_dictionary
+from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.monitoring.stages import Stages
+from catalog_enrichment.proposers.given import Calibrations
+from catalog_enrichment.proposers.pinning import Pinned, Shelf, pinned
+from catalog_enrichment.proposers.protocol import Asked, Proposer
+from catalog_enrichment.records import RunStatus
+from catalog_enrichment.registry.promotion import Promotion
+from catalog_enrichment.spark.frames import arrow_batch_rows, with_ids
+from catalog_enrichment.training import proposals, seen_products
+from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
+from catalog_enrichment.training.job import certificate_summary, earlier_candidates, reported, write_page
+from catalog_enrichment.training.proposals import Source, settings_of
+from catalog_enrichment.training.task import attributes_of
+
+if TYPE_CHECKING:
+    from catalog_enrichment.context import Context
+    from catalog_enrichment.registry.model_registry import Registry
+
+PICTURE_SIDE = 64
+"""Pixels of the side to which pictures are decoded, to see which are usable and which are the same."""
+
+MAX_CHARS = 4000
+"""Characters of a text that the comparison of labelled and unlabelled products reads."""
+
+
+def certify_proposals(context: Context, registry: Registry) -> dict[str, Any]:
+    """Certify what `[proposer]` names and register it as the candidate. Returns the job's summary.
+
+    Raises RegistryError if the registry does not have the model, DataContractError without products or answers, and
+    ConfigError for a declaration that cannot be read.
+    """
+    config, catalog, stages = context.config, context.catalog, Stages(context.say)
+    settings = settings_of(config)
+    registry.connect(create=True)
+    if catalog.version("products") < 0:
+        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+    declared = seen_products.Declaration.of(settings.trained_on, config)
+    names = attributes_of(settings, context.dictionary)
+    attributes = Dictionary({name: context.dictionary[name] for name in names})
+    shelf = Shelf(find=registry.store.pinned, fetch=registry.store.fetch_model, catalog=catalog)
+    found = pinned(settings, attributes, seen_products.sentence(declared), shelf)
+    proposer = found.version.proposer(registry.store.fetch_model)
+    stages.say(f"certifying {proposer.name}; {seen_products.sentence(declared)}")
+
+    with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
+        workdir = Path(folder)
+        with stages("load") as stage:
+            dataset = _load(context, names, found.reads_pictures, workdir)
+            stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
+
+        def save(version: Path, calibrations: Calibrations) -> Proposer:
+            calibrated = replace(found.version, calibrations=dict(calibrations))
+            calibrated.save(version)
+            return calibrated.proposer(registry.store.fetch_model)
+
+        source = Source(
+            name=proposer.name,
+            declared=declared,
+            made_at=found.made_at,
+            propose=lambda ids: propose(context, proposer, ids),
+            save=save,
+            facts=_facts(found),
+        )
+        earlier = earlier_candidates(catalog, Promotion(registry, follow_dictionary(config, catalog)))
+        certified = proposals.certify(dataset, config, source, workdir, earlier, stages)
+        with stages("register"), registry.training_run(proposer.name, "certify_model") as run:
+            version = registry.register(certified, run)
+        report = write_page(certified, version, config, registry, stages)
+    with reported("tables", stages):
+        from catalog_enrichment.report.training_tables import training_tables
+
+        stages.say(f"\n{training_tables(certified)}\n")
+    for line in _unused(certified.lineage["proposals"]):
+        stages.say(line)
+    stages.say(f"registered {version.name} version {version.version}; promote_model decides whether it is used")
+    return {
+        "status": RunStatus.SUCCEEDED,
+        "model": version.name,
+        "model_version": version.version,
+        "proposer": proposer.name,
+        "trained_on": seen_products.sentence(declared),
+        "mlflow_run_id": version.run_id,
+        "certificates": [certificate_summary(certificate) for certificate in certified.certificates],
+        "proposals": certified.lineage["proposals"],
+        "metrics": certified.metrics,
+        "warnings": certified.warnings,
+        "lineage": certified.lineage,
+        "report": report,
+        "seconds": stages.seconds,
+    }
+
+
+def _load(context: Context, names: Sequence[str], reads_pictures: bool, workdir: Path) -> Dataset:
+    """Read the products. Raises GateRefused where the proposer reads pictures and too many of them are unusable."""
+    config, catalog = context.config, context.catalog
+    products = human_labels.with_labels(catalog, self_derived.scan_products(catalog))
+    options = LoadOptions(
+        attributes=list(names),
+        square=Square(PICTURE_SIDE) if reads_pictures else None,
+        max_chars=MAX_CHARS,
+        images=config.pictures(),
+        workdir=workdir,
+        max_unlabelled=settings_of(config).max_unlabelled,
+    )
+    dataset = load_dataset(human_labels.with_gold_labels(catalog, products), context.dictionary, options)
+    if dataset.unusable.too_many(config.images.max_unusable):
+        raise GateRefused(
+            f"{dataset.unusable.sentence()} Nothing was certified; --set images.max_unusable=1 certifies with what "
+            "there is"
+        )
+    return dataset
+
+
+def propose(
+    context: Context, proposer: Proposer, product_ids: Sequence[str]
+) -> tuple[dict[str, list[tuple[str, str, float]]], dict[str, Any]]:
+    """Return product id -> its proposals (attribute, value, score), and counts: as a run of enrichment makes them."""
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
+    config, catalog = context.config, context.catalog
+    columns = ("product_id", "title", "description", "category", "language", "images", "content_hash")
+    some = with_ids(context.spark, pa.array(list(product_ids), pa.string()))
+    products = catalog.read("products").select(*columns).join(some, "product_id")
+    cores = 2 * context.spark.sparkContext.defaultParallelism
+    products = products.repartition(config.enrich.partitions or cores, "content_hash")
+    asked = Asked(catalog=catalog, images=config.pictures(), forward_rows=config.enrich.forward_rows)
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    failed, counts = Counter[str](), Counter[tuple[str, str]]()
+    with arrow_batch_rows(context.spark, config.enrich.batch_rows):
+        scored = proposer.propose(products, asked).select("product_id", "error", "detail", F.col("candidates"))
+        for row in scored.toArrow().to_pylist():
+            if row["error"]:
+                failed[row["error"]] += 1
+                continue
+            found[row["product_id"]] = [
+                (each["attribute"], each["value"], each["score"]) for each in row["candidates"] if each["value"]
+            ]
+            for name, problems in json.loads(row["detail"] or "{}").items():
+                counts.update({(name, text): number for text, number in problems.items()})
+    by_attribute: dict[str, dict[str, int]] = {}
+    for (name, text), number in counts.most_common():
+        by_attribute.setdefault(name, {})[text] = number
+    proposing = Counter(name for rows in found.values() for name in {row[0] for row in rows})
+    return found, {"products": len(product_ids), "proposing": dict(proposing)} | (
+        {"not_scored": dict(failed)} if failed else {}
+    ) | ({"not_used": by_attribute} if by_attribute else {})
+
+
+_MOST_EXAMPLES = 10
+
+
+def _unused(counts: Mapping[str, Any]) -> list[str]:
+    """Return a line per attribute with answers that could not be used, and one for products without scores."""
+    failed = counts.get("not_scored", {}).items()
+    lines = [f"warning: {number:,} products could not be scored ({reason})" for reason, number in failed]
+    for name, problems in counts.get("not_used", {}).items():
+        shown = ", ".join(f"{text} ({number:,})" for text, number in list(problems.items())[:_MOST_EXAMPLES])
+        more = f" and {len(problems) - _MOST_EXAMPLES:,} others" if len(problems) > _MOST_EXAMPLES else ""
+        lines.append(f"{name}: not used: {shown}{more}")
+    return lines
+
+
+def _facts(found: Pinned) -> dict[str, Any]:
+    version = found.version
+    given = {"model": version.model, "model_hash": version.model_hash, "answers": f"{version.name} {version.version}"}
+    table = {"table_version": version.table_version} if version.table_version >= 0 else {}
+    kept = {name: text for name, text in given.items() if text.strip()}
+    return {"kind": version.kind, **kept, **table, "made_at": found.made_at.isoformat()}
