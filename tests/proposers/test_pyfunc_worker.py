@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
-from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.config.images import FetchConfig, ImagesConfig, StoredImagesConfig
 from catalog_enrichment.config.proposer import AnswersConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
@@ -264,9 +265,9 @@ def test_a_call_that_takes_too_long_is_stopped_and_others_are_scored() -> None:
         return ["Red"] * len(frame)
 
     start = time.monotonic()
-    rows = foreign(predict, timeout_seconds=0.2).score(products("a", "slow", "c", "slow"), LIMITS)
-    assert [row.error for row in rows] == [None, "scoring_failed", None, "scoring_failed"]
-    assert rows[1].detail == "TooSlowError: the call took more than 0.2 s"
+    rows = foreign(predict, timeout_seconds=0.2).score(products(*["slow", "c"] * 4), LIMITS)
+    assert [row.error for row in rows] == ["scoring_failed", None] * 4
+    assert rows[0].detail == "TooSlowError: the call took more than 0.2 s"
     assert time.monotonic() - start < 20
 
 
@@ -320,6 +321,22 @@ def test_pictures_are_the_first_that_decodes_and_are_opened_only_if_the_model_ta
     assert [row.image_reason for row in rows] == [None] * 4
 
 
+def test_pictures_of_files_are_given_as_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PICTURE)
+    limits = StoredImagesConfig(fetch=FetchConfig(allowed_folders=(str(tmp_path),)))
+    model = Stub(lambda frame: ["Red"] * len(frame))
+    batch = products("a", images=[[{"uri": str(tmp_path / "a.jpg")}]])
+    foreign(model, inputs=("title", "image")).score(batch, limits)
+    assert list(model.frames[0]["image"]) == [PICTURE]
+
+
+def test_a_null_is_no_value_and_nothing_unreadable() -> None:
+    model = foreign(lambda _: pd.DataFrame({"color": [np.nan, pd.NA]}))
+    model.score(products("a", "b"), LIMITS)
+    counts = model.reader.counts["color"]
+    assert (counts.without_value, counts.unreadable) == (2, 0)
+
+
 def test_pictures_of_a_repeated_call_stay_with_their_products() -> None:
     own = [jpeg((number * 40, 0, 0)) for number in range(4)]
     seen: dict[str, bytes] = {}
@@ -369,7 +386,7 @@ class Broken(WithoutPackage):
         raise RuntimeError("no\nweights")
 
 
-def signature(*columns: tuple[str, str] | tuple[str, str, bool]) -> ModelSignature:
+def signature(*columns: tuple[Any, ...]) -> ModelSignature:
     return ModelSignature(Schema([ColSpec(kind, name, *required) for kind, name, *required in columns]))
 
 
@@ -380,7 +397,9 @@ def saved(folder: Path, model: Any, given: ModelSignature | None) -> Path:
 
 
 def test_a_saved_model_gets_what_its_signature_says(tmp_path: Path) -> None:
-    columns = signature(("string", "description"), ("string", "title"), ("binary", "image"), ("double", "price", False))
+    columns = signature(
+        ("string", "description"), ("string", "title"), (AnyType(), "image"), ("double", "price", False)
+    )
     folder = saved(tmp_path, Colors(), columns)
     assert inputs_of(folder) == ("title", "description", "image")
     model = foreign(load_model(folder, "m"), inputs=inputs_of(folder), batch_rows=2)

@@ -214,11 +214,20 @@ def test_few_labelled_products_that_were_not_seen_abstain_and_use_no_label(datas
 
 def test_a_product_without_a_proposal_is_not_written_and_not_wrong(certified: Certified) -> None:
     """Every other product has none, and its first column is a value."""
-    certificate = certified.certificate(lambda number: right(number) if number % 2 else [])
+    nothing = [("color", "", 0.0)]
+    certificate = certified.certificate(lambda number: right(number) if number // 4 % 2 else nothing)
     assert certificate.threshold is not None
     assert certificate.threshold > 0
     assert certificate.wrong == 0
     assert 0.45 < certificate.accept_rate < 0.55
+
+
+def test_products_about_which_there_is_no_answer_do_not_count(certified: Certified) -> None:
+    """There are answers about all labelled products, and half of the others."""
+    certificate = certified.certificate(lambda number: right(number) if number < LABELLED or number // 4 % 2 else [])
+    assert certificate.threshold is not None
+    assert certificate.unlabelled_products == (PRODUCTS - LABELLED) // 2
+    assert certificate.accept_rate > 0.9
 
 
 @pytest.mark.parametrize("scores", [[0.2, 0.5, 0.9, 0.97], [1e-7, 1 - 1e-7], [0.0, 1.0, 0.3]])

@@ -208,9 +208,9 @@ def _more(fold: CertificationScores) -> str:
 def why_no_fold(attribute: str, needed: int) -> str:
     """Say that too few products have a merchant's value for a certification fold; ``needed`` is its fewest."""
     return (
-        f"too few products have a merchant's value of {attribute} that the proposer has not seen: a certification fold "
-        f"needs at least {needed}. Label more, or certify by people's verdicts: audit_sample --of proposals draws "
-        "proposals for them, and certify_model --by-verdicts tests them"
+        f"too few products with a merchant's value of {attribute} are left that the proposer has not seen, or too many "
+        f"of them are alike: a certification fold needs at least {needed}. Label more, or certify by people's "
+        "verdicts: audit_sample --of proposals draws proposals for them, and certify_model --by-verdicts tests them"
     )
 
 

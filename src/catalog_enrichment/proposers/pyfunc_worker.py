@@ -80,7 +80,7 @@ def inputs_of(folder: Path, name: str = "") -> tuple[str, ...]:
         raise ConfigError(f"{name} takes {wanted}, and neither title nor description. {how}")
     for column, spec in taken.items():
         expected = "binary" if column == "image" else "string"
-        if (actual := getattr(spec.type, "name", str(spec.type))) not in (expected, "any", "AnyType"):
+        if (actual := getattr(spec.type, "name", str(spec.type))) not in (expected, "Any"):
             raise ConfigError(f"{name} takes {column} as {actual}, but it is given as {expected}. {how}")
     return tuple(column for column in INPUTS if column in taken)
 

@@ -62,7 +62,7 @@ class TableProposer:
     def propose(self, products: DataFrame, asked: Asked) -> DataFrame:
         """See :class:`~catalog_enrichment.proposers.protocol.Proposer`."""
         from pyspark.sql import functions as F
-        from pyspark.sql.types import StructType
+        from pyspark.sql.types import StructField, StructType
 
         has_picture = F.coalesce(F.size("images") > 0, F.lit(False))
         without_pictures = products.withColumn(_HAS_PICTURE, has_picture).drop("images")
@@ -72,7 +72,9 @@ class TableProposer:
         joined = without_pictures.join(by_content, list(_CONTENT), "left").select(*columns, _HAS_PICTURE, _ANSWERS)
         labels = {name: labels_by_name(name, head, asked.catalog.names) for name, head in self.heads.items()}
         scored = StructType.fromDDL(udf.SCORED_TYPE.removeprefix("struct<").removesuffix(">"))
-        schema = StructType([*products.select(*columns).schema, *scored])
+        # every column of an Arrow batch may be null
+        kept = [StructField(field.name, field.dataType) for field in products.select(*columns).schema]
+        schema = StructType([*kept, *scored])
         task = partial(score_batches, labels=labels, calibrations=dict(self.calibrations))
         return joined.mapInArrow(task, schema)
 

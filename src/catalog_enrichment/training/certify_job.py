@@ -59,7 +59,7 @@ def certify_proposals(context: Context, registry: Registry) -> dict[str, Any]:
     shelf = Shelf(find=registry.store.pinned, fetch=registry.store.fetch_model, catalog=catalog)
     found = pinned(settings, attributes, seen_products.sentence(declared), shelf)
     proposer = found.version.proposer(registry.store.fetch_model)
-    stages.say(f"certifying {proposer.name}; {seen_products.sentence(declared)}")
+    stages.say(f"certifying {proposer.name}. {seen_products.sentence(declared)}")
 
     with tempfile.TemporaryDirectory(prefix="catalog-enrichment-") as folder:
         workdir = Path(folder)
@@ -152,15 +152,13 @@ def propose(
             if row["error"]:
                 failed[row["error"]] += 1
                 continue
-            found[row["product_id"]] = [
-                (each["attribute"], each["value"], each["score"]) for each in row["candidates"] if each["value"]
-            ]
+            found[row["product_id"]] = [(each["attribute"], each["value"], each["score"]) for each in row["candidates"]]
             for name, problems in json.loads(row["detail"] or "{}").items():
                 counts.update({(name, text): number for text, number in problems.items()})
     by_attribute: dict[str, dict[str, int]] = {}
     for (name, text), number in counts.most_common():
         by_attribute.setdefault(name, {})[text] = number
-    proposing = Counter(name for rows in found.values() for name in {row[0] for row in rows})
+    proposing = Counter(name for rows in found.values() for name in {name for name, value, _ in rows if value})
     return found, {"products": len(product_ids), "proposing": dict(proposing)} | (
         {"not_scored": dict(failed)} if failed else {}
     ) | ({"not_used": by_attribute} if by_attribute else {})

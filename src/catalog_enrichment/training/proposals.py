@@ -66,7 +66,8 @@ class Proposed:
     index: Index
     """(n,) positions in the data set, ascending."""
     proposals: Sequence[Sequence[tuple[str, str, float]]]
-    """Per product: attribute, value, score."""
+    """Per product: attribute, value, score; the value NOTHING where no value is proposed, and no row for an attribute
+    about which there is no answer."""
     counts: Mapping[str, Any]
     """What could not be used of the answers, by attribute; and products that could not be scored."""
 
@@ -109,6 +110,7 @@ def certify(
         proposed = proposals_of(dataset, index, source.propose)
         stage.rows_in = len(index)
     with stages("calibrate"):
+        labels = {name: answered_only(label, proposed) for name, label in labels.items()}
         uncalibrated = scores_of(proposed, labels, {})
         calibrations = {} if settings.calibration == "none" else fitted(uncalibrated, split, labels)
         proposer = source.save(folder, calibrations)
@@ -159,7 +161,7 @@ def certify(
         pictures=held_out.pictures_of(dataset, [row["product_id"] for row in mistakes]),
         lineage=version_facts.lineage(split, labels, certificates)
         | {MADE_ELSEWHERE: dict(source.facts), "proposals": dict(proposed.counts)},
-        about=f"Proposals of {source.name}, which was not trained here; {seen_products.sentence(source.declared)}.",
+        about=f"Proposals of {source.name}, which was not trained here. {seen_products.sentence(source.declared)}.",
         labelled=version_facts.labelled_products(dataset, list(labels)),
         seconds=stages.seconds,
     )
@@ -208,6 +210,16 @@ def proposals_of(dataset: Dataset, index: Index, propose: Propose) -> Proposed:
     """Return the proposals about the products at ``index``; none about a product that could not be scored."""
     found, counts = propose([dataset.ids[product] for product in index.tolist()])
     return Proposed(index, [found.get(dataset.ids[product], ()) for product in index.tolist()], counts)
+
+
+def answered_only(labels: Labels, proposed: Proposed) -> Labels:
+    """Return the labels without the products about which there is no answer: nothing is written to them, and the
+    certificate is not about them."""
+    answered = np.zeros(len(labels.labelled), dtype=bool)
+    for product, proposals in zip(proposed.index.tolist(), proposed.proposals, strict=True):
+        answered[product] = any(name == labels.attribute for name, *_ in proposals)
+    gold = None if labels.gold is None else labels.gold & answered
+    return replace(labels, labelled=labels.labelled & answered, unlabelled=labels.unlabelled & answered, gold=gold)
 
 
 def scores_of(
