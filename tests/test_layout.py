@@ -187,6 +187,30 @@ def test_a_room_does_not_import_a_library(room: str, library: str) -> None:
     assert wrong == []
 
 
+AFTER_PROPOSALS = ("enrichment", "audit", "registry", "operations")
+"""Rooms that know proposals, and not who makes them."""
+
+KINDS = {"pyfunc", "table", "network"}
+"""Files of `proposers/`, and the words of `proposer.kind`."""
+
+
+@pytest.mark.parametrize("room", AFTER_PROPOSALS)
+def test_nothing_after_the_proposals_depends_on_the_kind_of_proposer(room: str) -> None:
+    files = {module: MODULES[module] for module in MODULES if _inside(module, room)}
+    shared = {"proposers.protocol", "proposers.versions"}
+    imported = {b for module in files for b in IMPORTS[module] if _inside(b, "proposers")}
+    assert imported <= shared
+    settings = [module for module in files if "config.proposer" in IMPORTS[module]]
+    assert settings == []
+    for module, file in files.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare | ast.Match):
+                words = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)} & KINDS
+                assert not words, f"{module}, line {node.lineno}: {words}"
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                assert "Proposer" not in ast.unparse(node), f"{module}, line {node.lineno}"
+
+
 def test_every_layer_and_every_never_names_something_that_exists() -> None:
     places = [place for layer in LAYERS for place in layer] + [
         place for pair in [*NEVER, *NEVER_DIRECTLY] for place in pair

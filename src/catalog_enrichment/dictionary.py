@@ -131,7 +131,10 @@ class Dictionary:
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the attributes as plain data, for :meth:`from_plain`."""
-        return [asdict(attribute) for attribute in self.attributes.values()]
+        return [
+            asdict(each) | {"values": list(each.values), "categories": list(each.categories)}
+            for each in self.attributes.values()
+        ]
 
     @classmethod
     def from_plain(cls, content: Iterable[Mapping[str, Any]]) -> Dictionary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections import Counter
@@ -26,7 +27,14 @@ from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.units import NOTHING
 from catalog_enrichment.proposers.answers import AnswerReader
 from catalog_enrichment.proposers.given import Calibration
-from catalog_enrichment.proposers.pyfunc_worker import ForeignModel, Products, inputs_of, load_model, score_batches
+from catalog_enrichment.proposers.pyfunc_worker import (
+    MOST_FAILURES,
+    ForeignModel,
+    Products,
+    inputs_of,
+    load_model,
+    score_batches,
+)
 from catalog_enrichment.records import Cardinality
 
 from ..sample_catalog import jpeg
@@ -168,12 +176,28 @@ def test_several_attributes_evidence_calibration_and_the_language_of_spellings()
     assert second.candidates[0].evidence is None
 
 
-def test_values_of_no_attribute_and_bad_scores_are_counted() -> None:
-    model = foreign(lambda _: pd.DataFrame({"color": ["Mauve", "Mauve", "Red"], "color_score": [0.5, 0.5, 7]}))
-    assert [found(row) for row in model.score(products("one", "two", "three"), LIMITS)] == [NONE] * 3
-    counts = model.reader.counts["color"]
-    assert (counts.unmapped, counts.bad_score, counts.proposed) == (2, 1, 0)
-    assert counts.examples() == {"Mauve": 2}
+def test_what_could_not_be_used_of_an_answer_is_told_with_the_product() -> None:
+    values = ["Mauve", "x" * 200, "Red", "Red", ["Red", 1j]]
+    model = foreign(lambda _: pd.DataFrame({"color": values, "color_score": [0.5, 0.5, 7, 0.5, 0.5]}))
+    rows = model.score(products("one", "two", "three", "four", "five"), LIMITS)
+    assert [found(row) for row in rows[:3]] == [NONE] * 3
+    assert [json.loads(row.detail)["color"] if row.detail else None for row in rows[:4]] == [
+        {"'Mauve' is no value of the dictionary": 1},
+        {"a text too long for a value": 1},
+        {"a score that is none": 1},
+        None,
+    ]
+    assert all(row.error is None for row in rows)
+
+
+def test_a_model_that_fails_for_every_product_ends_the_job() -> None:
+    def down(frame: pd.DataFrame) -> pd.DataFrame:
+        raise ConnectionError("refused")
+
+    model = foreign(down, batch_rows=8)
+    many = products(*(f"title {number}" for number in range(MOST_FAILURES + 10)))
+    with pytest.raises(ConfigError, match="failed for 50 products in a row, the last with ConnectionError: refused"):
+        model.score(many, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +248,6 @@ def test_a_product_that_fails_is_quarantined_and_the_others_are_scored(problem: 
     assert [found(row) for row in rows] == [RED, RED, [], RED, RED, RED]
     assert str(rows[2].detail).startswith(type(problem).__name__)
     assert model.rows == 4
-    assert model.reader.counts["color"].proposed == 5
 
 
 def test_calls_become_smaller_where_only_their_size_was_too_much() -> None:
@@ -332,9 +355,8 @@ def test_pictures_of_files_are_given_as_bytes(tmp_path: Path) -> None:
 
 def test_a_null_is_no_value_and_nothing_unreadable() -> None:
     model = foreign(lambda _: pd.DataFrame({"color": [np.nan, pd.NA]}))
-    model.score(products("a", "b"), LIMITS)
-    counts = model.reader.counts["color"]
-    assert (counts.without_value, counts.unreadable) == (2, 0)
+    rows = model.score(products("a", "b"), LIMITS)
+    assert [(found(row), row.detail) for row in rows] == [(NONE, None)] * 2
 
 
 def test_pictures_of_a_repeated_call_stay_with_their_products() -> None:

@@ -7,6 +7,7 @@ product is an error that ends the job.
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import warnings
@@ -29,7 +30,7 @@ from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.proposers import given
 from catalog_enrichment.proposers.answer_rows import Cells, RowReader
-from catalog_enrichment.proposers.answers import AnswerReader
+from catalog_enrichment.proposers.answers import AnswerReader, Counts
 from catalog_enrichment.proposers.given import Calibrations
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality
@@ -45,6 +46,8 @@ INPUTS = (*TEXTS, "image", "category", "language")
 
 MOST_TIMEOUTS = 3
 """Products in a row whose call alone takes too long, before the job ends."""
+MOST_FAILURES = 50
+"""Products in a row whose call alone fails, before the job ends: an endpoint that is down, a model that is broken."""
 MOST_WITHOUT_PACKAGE = 5
 """Products in a row that fail for a missing package, before the job ends, if no product was scored yet."""
 
@@ -150,12 +153,11 @@ class ForeignModel:
         """``model``: has ``predict`` of a pandas DataFrame, as MLflow's pyfuncs do. ``inputs``: the columns that it
         takes. ``batch_rows``: most products per call. ``timeout_seconds``: the longest that a call may take."""
         self.name, self.inputs, self.heads = name, tuple(inputs), heads
-        self.reader = reader
-        """Its counts say what became of the answers."""
         self.rows = batch_rows
         self._model, self._calibrations, self._timeout = model, calibrations, timeout_seconds
+        self._reader = reader
         self._answers = _Answers(name, answers, tuple(heads))
-        self._timeouts = self._without_package = 0
+        self._timeouts = self._without_package = self._failures = 0
         self._has_scored = False
 
     def score(self, products: Products, limits: ImagesConfig) -> list[ScoredRow]:
@@ -198,7 +200,7 @@ class ForeignModel:
         except (Exception, SystemExit, _TooSlowError) as caught:  # the author's code may raise anything
             problem: BaseException = caught.with_traceback(None)  # it would hold the memory of the call
         else:
-            self._timeouts = self._without_package = 0
+            self._timeouts = self._without_package = self._failures = 0
             self._has_scored = True
             return rows
         if number == 1:
@@ -237,13 +239,22 @@ class ForeignModel:
         return pd.DataFrame({name: pd.Series(list(given[name]), dtype=object) for name in self.inputs})
 
     def _row(self, answers: Mapping[str, Any] | None, language: str | None) -> ScoredRow:
-        """Return a product's candidates. ``answers``: by attribute; an attribute that is not there has no value."""
+        """Return a product's candidates. ``answers``: by attribute; an attribute that is not there has no value.
+
+        ``detail`` says what of the answers could not be used: JSON, by attribute.
+        """
         candidates: list[ScoredCandidate] = []
+        problems: dict[str, dict[str, int]] = {}
         for attribute in self.heads:
             answer = (answers or {}).get(attribute)
-            proposals = self.reader.proposals(attribute, [answer], language)
+            self._reader.counts.pop(attribute, None)
+            proposals = self._reader.proposals(attribute, [answer], language)
             candidates += given.candidates(attribute, proposals, self._calibrations.get(attribute))
-        return ScoredRow(candidates, compute_type=compute_types.GIVEN)
+            if found := _problems(self._reader.counts[attribute]):
+                problems[attribute] = found
+        return ScoredRow(
+            candidates, compute_type=compute_types.GIVEN, detail=json.dumps(problems) if problems else None
+        )
 
     def _check_the_model(self, problem: BaseException) -> None:
         """Raise ConfigError if ``problem``, of the call for a single product, seems to be one of all products."""
@@ -254,6 +265,13 @@ class ForeignModel:
             raise ConfigError(
                 f"{self.name} took more than {self._timeout:g} s for a single product, {self._timeouts} times in a "
                 "row: no product was to blame. See why it is slow on a worker, or set proposer.timeout_seconds higher"
+            )
+        self._failures += 1
+        if self._failures >= MOST_FAILURES:
+            raise ConfigError(
+                f"{self.name} failed for {self._failures} products in a row, the last with {_described(problem)}: no "
+                "product was to blame, and none of these is put into quarantine. Mend the model or what it asks, and "
+                "run the job again"
             )
         if isinstance(problem, ImportError) and self._without_package >= MOST_WITHOUT_PACKAGE and not self._has_scored:
             _refuse_without_package(self.name, problem)
@@ -424,6 +442,14 @@ def _length(result: Any) -> int | None:
     if isinstance(result, np.ndarray):
         return len(result) if result.ndim else None
     return len(result) if hasattr(result, "__len__") and not isinstance(result, str | bytes) else None
+
+
+def _problems(counts: Counts) -> dict[str, int]:
+    """Return what could not be used of a product's answers about an attribute, in words, with its number."""
+    numbers = {"unreadable": counts.unreadable, "a score that is none": counts.bad_score}
+    unmapped = {f"{value!r} is no value of the dictionary": number for value, number in counts.examples().items()}
+    longer = {"a text too long for a value": counts.unmapped - sum(counts.examples().values())}
+    return {words: number for words, number in (numbers | unmapped | longer).items() if number}
 
 
 class _RowsError(ValueError):
