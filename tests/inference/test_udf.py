@@ -52,7 +52,7 @@ if __name__ == "__main__":
 
 
 def test_the_spark_type_follows_from_the_dataclass() -> None:
-    candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double>"
+    candidate = "struct<attribute:string,value:string,rank:int,score:double,attention:double,evidence:string>"
     assert (
         f"struct<candidates:array<{candidate}>,modality:string,compute_type:string,image_reason:string,error:string,"
         "detail:string>"
@@ -60,7 +60,10 @@ def test_the_spark_type_follows_from_the_dataclass() -> None:
 
 
 def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields() -> None:
-    candidates = [ScoredCandidate("color", "Red", 1, 0.9, 0.5), ScoredCandidate("color", "Blue", 2, 0.1, None)]
+    candidates = [
+        ScoredCandidate("color", "Red", 1, 0.9, 0.5, "the title"),
+        ScoredCandidate("color", "Blue", 2, 0.1, None),
+    ]
     rows = [
         ScoredRow(candidates, compute_type="fp32-cpu", image_reason="no_image"),
         ScoredRow([], error="empty_title", detail="nothing"),
@@ -69,7 +72,7 @@ def test_scored_rows_as_arrow_have_the_types_of_the_udf_and_all_fields() -> None
     assert [asdict(row) for row in rows] == column.to_pylist()
     candidate = pa.struct(
         {name: pa.string() for name in ("attribute", "value")}
-        | {"rank": pa.int32(), "score": pa.float64(), "attention": pa.float64()}
+        | {"rank": pa.int32(), "score": pa.float64(), "attention": pa.float64(), "evidence": pa.string()}
     )
     texts = {name: pa.string() for name in ("modality", "compute_type", "image_reason", "error", "detail")}
     assert column.type == pa.struct({"candidates": pa.list_(candidate), **texts})

@@ -146,7 +146,7 @@ def loaded(catalog: Catalog, tmp_path: Path) -> Dataset:
         "opt_out": [False] * len(given),
         **{
             name: pa.nulls(len(given), pa.string())
-            for name in ("description", "category", "language", "updated_at", "images")
+            for name in ("description", "category", "language", "updated_at", "first_imported_at", "images")
         },
     }
     batch = pa.RecordBatch.from_pydict(columns)
