@@ -182,8 +182,10 @@ def test_bad_input(enriched: SampleCatalog, capsys: pytest.CaptureFixture[str]) 
     arguments = ["--config", str(enriched.file), "--by-verdicts", "size"]
     assert cli.certify_model(arguments) == 2
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["error"] == "ConfigError"
-    with pytest.raises(SystemExit):
-        cli.certify_model(["--config", str(enriched.file)])
+    assert cli.certify_model(["--config", str(enriched.file)]) == 2
+    assert "no section [proposer]" in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
+    assert cli.certify_model(["--config", str(enriched.file), "--dry-run"]) == 2
+    assert "need --by-verdicts" in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
 
 
 # --- rows to products -----------------------------------------------------------------------------------------------

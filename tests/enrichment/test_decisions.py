@@ -58,7 +58,7 @@ def scored_product(**changes: Any) -> dict[str, Any]:
         "compute_type": "fp32-cpu", "image_reason": None, "merchant_attributes": [], "human_attributes": None,
         "with_picture": None,
         "pending": ["color", "material"],
-        "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4} for c in candidates],
+        "candidates": [dict(zip(names, c, strict=True)) | {"attention": 0.4, "evidence": None} for c in candidates],
     } | changes  # fmt: skip
 
 
@@ -170,12 +170,29 @@ def test_scores_that_come_from_other_conditions_are_not_published_i2(
     assert {(decision, reason) for *_, decision, reason in found} == {("abstain", "certificate_mismatch")}
 
 
+def test_an_attribute_without_a_proposal_and_one_without_an_answer_are_decided_i7(rules: DecisionRules) -> None:
+    candidates = [{"attribute": "color", "value": "", "rank": 1, "score": 0.0, "attention": None, "evidence": None}]
+    rows = list(decide_product(scored_product(candidates=candidates), rules))
+    assert [(row["attribute"], row["value"], row["rank"], row["reason"]) for row in rows] == [
+        ("color", "", 1, "no_proposal"),
+        ("material", "", 0, "no_answer"),
+    ]
+
+
+def test_evidence_stays_with_its_value(rules: DecisionRules) -> None:
+    product = scored_product()
+    product["candidates"][1]["evidence"] = "of pure wool"
+    found = {row["value"]: row["evidence"] for row in decide_product(product, rules)}
+    assert found == {"Red": None, "Wool": "of pure wool", "Cotton": None}
+
+
 # --- as frames --------------------------------------------------------------------------------------------------------
 
 SCHEMA = (
     "product_id string, content_hash string, category string, language string, modality string, compute_type string, "
     "image_reason string, merchant_attributes map<string, array<string>>, pending array<string>, error string, "
-    "candidates array<struct<attribute: string, value: string, rank: int, score: double, attention: double>>"
+    "candidates array<struct<attribute: string, value: string, rank: int, score: double, attention: double, "
+    "evidence: string>>"
 )
 
 
@@ -193,7 +210,14 @@ def request(cap: int = 10) -> Any:
 
 
 def scored(product_id: str, score: float = 0.9, **changes: Any) -> dict[str, Any]:
-    candidate = {"attribute": "color", "value": "Red", "rank": 1, "score": score, "attention": 0.4}
+    candidate = {
+        "attribute": "color",
+        "value": "Red",
+        "rank": 1,
+        "score": score,
+        "attention": 0.4,
+        "evidence": "the title",
+    }
     return {
         "product_id": product_id, "content_hash": "h", "category": "Apparel/Topwear", "language": "en",
         "modality": "both", "compute_type": SCORED_BY.compute_type, "image_reason": None, "merchant_attributes": {},

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,6 +149,25 @@ def test_which_reasons_another_version_another_config_and_time_open_again(
     products = [product(reason) for reason in NOTHING_CHANGED]
     run = finished("run-1", datetime.now(UTC) - age * 1.01)
     assert pending(spark, tmp_path, predictions, [run], products, **asked) == open_again
+
+
+def test_what_had_no_answer_is_open_when_there_is_one(spark: SparkSession, tmp_path: Path) -> None:
+    """About this attribute and content; and what a proposer reads beside the content opens its decisions."""
+    names = ["answered", "other content", "other attribute", "decided", "moved"]
+    predictions = [decided(name, "below_threshold" if name in ("decided", "moved") else "no_answer") for name in names]
+    predictions[-1] |= {"category": "Home"}
+    catalog = Catalog(tmp_path / "catalog", spark)
+    catalog.append_rows("predictions", predictions, "test")
+    catalog.append_rows("runs", [finished("run-1", datetime.now(UTC))], "test")
+    products = frame(spark, "products", [SLICE | product(name) for name in names])
+    answers = [(name, "content-1", ["color"]) for name in ("answered", "decided", "moved")]
+    answers += [("other content", "content-0", ["color"]), ("other attribute", "content-1", ["material"])]
+    schema = "product_id string, content_hash string, answered array<string>"
+    for reads, expected in ((("product_id",), {"answered"}), (("category",), {"answered", "moved"})):
+        proposer = SimpleNamespace(reads=reads, answers=lambda _: spark.createDataFrame(answers, schema))
+        scope = DecisionScope([COLOR], replace(model("1"), proposer=proposer), CONFIG_HASH)  # type: ignore[arg-type]
+        rows = with_pending(catalog, products, scope)
+        assert {row["product_id"] for row in rows.where("size(pending) > 0").collect()} == expected
 
 
 def test_without_the_merchants_value_a_decision_about_it_is_open_again(spark: SparkSession, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.decide import DecisionInputs, decide
-from catalog_enrichment.precision.units import Candidate
+from catalog_enrichment.precision.units import NO_ANSWER, Candidate
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Decision, Modality
 
@@ -44,6 +44,13 @@ def decided(value: str, score: float, **changes: Any) -> tuple[Decision, Reason]
     return row.decision, row.reason
 
 
+def test_without_an_answer_nothing_is_decided() -> None:
+    """Whatever else there is: the answer may come."""
+    for changes in ({}, {"merchant_values": ("red",)}, {"certificate": None}, {"human_value_present": True}):
+        (row,) = decide([NO_ANSWER], case(**changes))
+        assert (row.decision, row.reason) == (Decision.ABSTAIN, Reason.NO_ANSWER)
+
+
 PUBLISH, SUGGEST, ABSTAIN = Decision.PUBLISH, Decision.SUGGEST, Decision.ABSTAIN
 
 
@@ -57,6 +64,10 @@ PUBLISH, SUGGEST, ABSTAIN = Decision.PUBLISH, Decision.SUGGEST, Decision.ABSTAIN
         ("blue", 0.99, {}, (SUGGEST, Reason.VALUE_NOT_IN_POOL)),
         ("blue", 0.5, {}, (ABSTAIN, Reason.BELOW_THRESHOLD)),
         ("red", float("nan"), {}, (ABSTAIN, Reason.BELOW_THRESHOLD)),
+        ("", 0.0, {}, (ABSTAIN, Reason.NO_PROPOSAL)),
+        ("", 0.0, {"merchant_values": ("red",)}, (ABSTAIN, Reason.NO_PROPOSAL)),
+        ("", 0.0, {"certificate": None}, (ABSTAIN, Reason.NO_CERTIFICATE)),  # an older value stands
+        ("", 0.0, {"certificate": certificate(days=-1)}, (ABSTAIN, Reason.CERTIFICATE_EXPIRED)),
         ("red", 0.89, {"certificate": certificate(suggest=None)}, (ABSTAIN, Reason.BELOW_THRESHOLD)),
         ("blue", 0.95, {"certificate": certificate(suggest=None)}, (SUGGEST, Reason.VALUE_NOT_IN_POOL)),
         ("red", 0.99, {"human_value_present": True}, (ABSTAIN, Reason.HUMAN_VALUE_STANDS)),

@@ -51,8 +51,8 @@ class CandidateDecision(NamedTuple):
 def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
     """Return a row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
 
-    In this order: where nothing is proposed an abstention; with a merchant value at most a suggestion (I1); with a
-    human value an abstention; without a valid certificate an abstention (I2); else the score decides.
+    In this order: without an answer of the proposer an abstention; with a merchant value at most a suggestion (I1);
+    with a human value an abstention; without a valid certificate an abstention (I2); else the score decides.
     """
     if not candidates:
         raise ValueError("a scored product must have at least one candidate per attribute, not none")
@@ -79,8 +79,8 @@ def _rejection_reason(inputs: DecisionInputs) -> Reason | None:
 
 def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | None) -> tuple[Decision, Reason]:
     has_merchant_value = len(inputs.merchant_values) > 0
-    if candidate.value == NOTHING:
-        return Decision.ABSTAIN, Reason.NO_PROPOSAL if candidate.rank else Reason.NO_ANSWER
+    if not candidate.rank:
+        return Decision.ABSTAIN, Reason.NO_ANSWER
     if has_merchant_value and candidate.value in inputs.merchant_values:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
     if inputs.human_value_present and not has_merchant_value:
@@ -88,6 +88,8 @@ def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | No
     certificate = inputs.certificate
     if rejection is not None or certificate is None or certificate.threshold is None:
         return Decision.ABSTAIN, rejection or Reason.NO_CERTIFICATE
+    if candidate.value == NOTHING:
+        return Decision.ABSTAIN, Reason.NO_PROPOSAL
     certified = candidate.score >= certificate.threshold
     if not candidate.listed:
         return Decision.ABSTAIN, Reason.VALUE_REMOVED
