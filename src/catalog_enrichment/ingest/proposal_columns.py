@@ -26,12 +26,13 @@ from catalog_enrichment.proposers.answer_rows import (
     STALE,
     Cells,
     RowReader,
+    cells_of,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.config.proposer import AnswersConfig, ProposalsConfig
+    from catalog_enrichment.config.proposer import ProposalsConfig
     from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.ingest.sources import FileSource
 
@@ -102,20 +103,11 @@ def _names_to_read(given: ProposalsConfig, dictionary: Dictionary) -> list[str]:
     """Return the names of the columns that can be meant. Raises DataContractError for a reserved name."""
     selectors = [given.product_id, given.content_hash, given.answered_at, given.answers.json_column]
     if not given.answers.json_column:
-        selectors += [cell for name in dictionary.attributes for cell in _cells_of(name, given.answers) if cell]
+        selectors += [cell for name in dictionary.attributes for cell in cells_of(name, given.answers) if cell]
     names = {name for selector in filter(None, selectors) for name in named_columns(selector)}
     if reserved := sorted(names & set(RESERVED)):
         raise DataContractError(f"columns of answers may not be called {reserved}: these names are reserved")
     return sorted(names)
-
-
-def _cells_of(attribute: str, answers: AnswersConfig) -> Cells:
-    column = answers.columns.get(attribute, attribute)
-    return Cells(
-        column,
-        answers.scores.get(attribute, f"{column}_score"),
-        answers.evidence.get(attribute, f"{column}_evidence"),
-    )
 
 
 def _cells(
@@ -125,12 +117,12 @@ def _cells(
     answers, is_text = given.answers, given.format in _TEXT_FORMATS
     named = {*answers.columns, *answers.scores, *answers.evidence}
     if answers.json_column:
-        keys = {name: _cells_of(name, answers) for name in sorted(named.union(dictionary.enabled))}
+        keys = {name: cells_of(name, answers) for name in sorted(named.union(dictionary.enabled))}
         return [(answers.json_column, "proposals.answers.json_column")], RowReader(cells=keys, json="c0")
     selectors: list[tuple[str, str]] = []
     cells: dict[str, Cells] = {}
     for name in sorted(named.union(dictionary.enabled)):
-        parts = _cells_of(name, answers)
+        parts = cells_of(name, answers)
         if name not in named and parts.value not in opened.types:
             continue  # there is no answer about it
         optional = {"scores": (parts.score, answers.scores), "evidence": (parts.evidence, answers.evidence)}

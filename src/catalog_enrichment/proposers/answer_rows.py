@@ -17,6 +17,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from catalog_enrichment.config.proposer import AnswersConfig
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.proposers.answers import AnswerReader, read_json, read_object
 
@@ -58,6 +59,16 @@ class Cells(NamedTuple):
     value: str
     score: str | None = None
     evidence: str | None = None
+
+
+def cells_of(attribute: str, answers: AnswersConfig) -> Cells:
+    """Return the names of the cells about an attribute: those of the config, else the defaults."""
+    column = answers.columns.get(attribute, attribute)
+    return Cells(
+        column,
+        answers.scores.get(attribute, f"{column}_score"),
+        answers.evidence.get(attribute, f"{column}_evidence"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.proposers import given
-from catalog_enrichment.proposers.answer_rows import Cells, RowReader
+from catalog_enrichment.proposers.answer_rows import Cells, RowReader, cells_of
 from catalog_enrichment.proposers.answers import AnswerReader, Counts
 from catalog_enrichment.proposers.given import Calibrations
 from catalog_enrichment.reasons import Reason
@@ -383,15 +383,7 @@ class _Answers:
     @cached_property
     def _cells(self) -> dict[str, Cells]:
         """Attribute -> the columns or keys of its value, score and evidence."""
-        columns = {attribute: self.config.columns.get(attribute, attribute) for attribute in self.attributes}
-        return {
-            attribute: Cells(
-                column,
-                self.config.scores.get(attribute, f"{column}_score"),
-                self.config.evidence.get(attribute, f"{column}_evidence"),
-            )
-            for attribute, column in columns.items()
-        }
+        return {attribute: cells_of(attribute, self.config) for attribute in self.attributes}
 
     def _place(self, name: str, columns: Sequence[str]) -> int:
         if (number := columns.count(name)) != 1:
