@@ -310,8 +310,8 @@ _SENTENCES: dict[Reason, str | Callable[[Case], str]] = {
         "spellings in the dictionary, may"
     ),
     Reason.NO_ANSWER: (
-        "{case.subject} waits for an answer about its present content: ask the model, and import what it says with "
-        "import_proposals"
+        "{case.subject} waits for an answer about its present content: one that is made elsewhere comes with "
+        "import_proposals, a model that did not answer is asked again after 12 hours"
     ),
     Reason.NO_CERTIFICATE: _no_certificate,
     Reason.CERTIFICATE_MISMATCH: _mismatch,

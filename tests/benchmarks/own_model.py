@@ -89,7 +89,7 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--draws", type=int, default=200, help="divisions into folds")
-    parser.add_argument("--fit", type=int, default=6_000, help="labelled listings that the reference is fitted to")
+    parser.add_argument("--fit", type=int, default=20_000, help="labelled listings that the reference is fitted to")
     parser.add_argument("--timed", type=int, default=2_000, help="listings of a timed round")
     parser.add_argument("--folder", type=Path, help="keep everything here")
     args = parser.parse_args()
@@ -126,9 +126,10 @@ def measure(folder: Path, data: Path, draws: int, fit: int, timed: int) -> int:
     }
     shutil.copytree(folder / "catalog", folder / "table" / "catalog")
 
+    allowed = proposer | {"proposer.trained_on": between}
     declared = world.run("certify_model", **proposer, **{"proposer.trained_on": between})
-    world.run("promote_model")
-    world.run("enrich_catalog")
+    world.run("promote_model", **allowed)
+    world.run("enrich_catalog", **allowed)
     values = written(world)
     pyfunc = {"certificates": declared["certificates"], **right(values, truth)}
     unlabelled = int(len(ids) - sum(listings["labelled"].to_pylist()))
@@ -162,7 +163,7 @@ def measure(folder: Path, data: Path, draws: int, fit: int, timed: int) -> int:
 
     config = table_world.config(**table_proposer, **{"proposer.trained_on": between})
     resampled = folds(config, answers, truth, draws)
-    overhead = timed_rounds(folder, world, made, timed)
+    overhead = timed_rounds(folder, world, made, timed, allowed)
     figures = {
         "listings": len(ids), "unlabelled": unlabelled, "pyfunc": pyfunc, "table": table, "undeclared": leak,
         "folds": resampled, "overhead": overhead,
@@ -256,6 +257,7 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
     from catalog_enrichment.training.alikeness import Populations
     from catalog_enrichment.training.certification import Certifier, EarlierCandidates
     from catalog_enrichment.training.dataset import LoadOptions, load_dataset
+    from catalog_enrichment.training.folds import content_groups
     from catalog_enrichment.training.scoring import products_to_score
 
     settings = proposals.settings_of(config)
@@ -267,6 +269,8 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
     dataset = load_dataset(self_derived.scan_products(catalog), load_dictionary(config), options)
     labels = {ATTRIBUTE: dataset.labels(ATTRIBUTE, 0)}
     declared = seen_products.Declaration.of(settings.trained_on, config)
+    groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
+    seen = seen_products.seen(declared, dataset, groups)
     given = pq.read_table(answers).to_pandas().set_index("product_id")
     columns = {value: column for column, value in enumerate(labels[ATTRIBUTE].values)}
     every = np.arange(len(dataset))
@@ -291,7 +295,7 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
         precisions, certified = [], 0
         for seed in range(draws):
             own = replace(settings, folds=replace(settings.folds, seed=seed))
-            split = proposals.split_of(dataset, labels, own, declared, EarlierUses())
+            split = proposals.split_of(dataset, labels, own, groups, seen, EarlierUses())
             index = products_to_score(split, labels)
             changed = change(raw[index])
             scores = proposals.ModelScores(index, {ATTRIBUTE: changed}, vectors=vectors[index])
@@ -301,7 +305,7 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
                                    compute_type="given"),
                 earlier=EarlierCandidates(use_labels=lambda *_: LabelUse(number=1, certification_round=0)),
                 issued_at=datetime.now(UTC),
-                populations=Populations(split, proposals.unseen_by(split), with_heads=False),
+                populations=Populations(split, ~seen, with_heads=False),
             )  # fmt: skip
             certificate = certifier.certify_one(labels[ATTRIBUTE], Modality.BOTH)
             if certificate.threshold is None:
@@ -325,7 +329,9 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
     return found
 
 
-def timed_rounds(folder: Path, world: World, uri: str, number: int, rounds: int = 3) -> dict[str, Any]:
+def timed_rounds(
+    folder: Path, world: World, uri: str, number: int, allowed: Mapping[str, Any], rounds: int = 3
+) -> dict[str, Any]:
     """Score the same listings through the proposer and through mlflow's spark_udf, in turn; products per second."""
     import mlflow
     from pyspark.sql import functions as F
@@ -335,7 +341,7 @@ def timed_rounds(folder: Path, world: World, uri: str, number: int, rounds: int 
     from catalog_enrichment.proposers.protocol import Asked
     from catalog_enrichment.registry.model_registry import Registry
 
-    config = world.config()
+    config = world.config(**allowed)
     context = open_context(config, "own_model")
     registry = Registry(config)
     registry.connect()

@@ -138,8 +138,8 @@ def test_what_a_reason_rests_on_opens_it_again(spark: SparkSession, tmp_path: Pa
         ({"version": "2"}, timedelta(0), set(NOTHING_CHANGED)),
         ({"name": "another model"}, timedelta(0), set(NOTHING_CHANGED)),
         ({"config_hash": "config-2"}, timedelta(0), SEEN_BY_TRYING | {Reason.PAUSED, Reason.VALUE_REMOVED}),
-        ({}, RETRY_AFTER, SEEN_BY_TRYING),
-        ({}, -RETRY_AFTER, SEEN_BY_TRYING),  # the clock has been set back since
+        ({}, RETRY_AFTER, SEEN_BY_TRYING | {Reason.NO_ANSWER}),
+        ({}, -RETRY_AFTER, SEEN_BY_TRYING | {Reason.NO_ANSWER}),  # the clock has been set back since
     ],
 )
 def test_which_reasons_another_version_another_config_and_time_open_again(

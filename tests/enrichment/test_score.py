@@ -29,7 +29,7 @@ CONFIG = Config(
 BOTH = ["color", "material"]
 MODEL: Any = SimpleNamespace(
     name="m", version="1", weights_hash="w", preprocessing_hash="p",
-    certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),), proposer=SimpleNamespace(reads=()),
+    certificates=(SimpleNamespace(compute_type=SCORED_BY.compute_type),), proposer=SimpleNamespace(reads=()), heads={},
 )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_a_csv_file_by_content_hash(sample: SampleCatalog) -> None:
         "without_product_id": 1,
     }  # fmt: skip
     assert (summary["status"], summary["rows"], summary["unknown_examples"]) == ("succeeded", 9, ["x"])
-    assert (summary["products"], summary["new"], summary["replaced"]) == (3, 6, 0)
+    assert (summary["products"], summary["new"], summary["kept"]) == (3, 6, 0)
     assert summary["attributes"]["color"] | {"unmapped_values": {}} == {
         "proposed": 3, "without_value": 0, "unreadable": 0, "bad_score": 1, "unmapped": 0, "unmapped_values": {},
     }  # fmt: skip
@@ -191,16 +191,16 @@ def test_raw_answers_again_corrected_and_after_a_kill(sample: SampleCatalog) -> 
     rows[1]["answer"] = '{"colour": "rot"}'
     rows[2]["answer"] = '{"colour": "Green"}'
     jsonl(sample, rows)
-    with killed_at(Catalog, "replace_products"):
+    with killed_at(Catalog, "append"):
         again()
     corrected = again()
-    assert (corrected["new"], corrected["replaced"], corrected["unchanged"]) == (1, 1, 2)
+    assert (corrected["new"], corrected["kept"], corrected["unchanged"]) == (1, 1, 2)
     found = {tuple(row[name] for name in KEY): row for row in table(sample, "proposals")}
     assert len(found) == len(table(sample, "proposals")) == 7
-    of_c = {version: found["llm", version, "c", "hash-c", "color"] for version in ("1", "2")}
-    assert of_c["1"]["candidates"][0]["value"] == "Green"
-    assert (of_c["1"]["run_id"], of_c["2"]["candidates"]) == (corrected["run_id"], [])
-    assert found["llm", "1", "a", "hash-a", "color"]["run_id"] == first["run_id"]
+    # a certificate may rest on the answer that was given: it stays, the answer that could not be read is added
+    assert found["llm", "1", "c", "hash-c", "color"]["candidates"] == []
+    assert found["llm", "1", "c", "hash-c", "color"]["run_id"] == first["run_id"]
+    assert found["llm", "1", "b", "hash-b", "color"]["run_id"] == corrected["run_id"]
     assert list(sample.context().catalog.storage.folders("_staging")) == []
 
     delete_products(sample.context(), ["c"])

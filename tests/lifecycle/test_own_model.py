@@ -204,7 +204,8 @@ def test_a_model_of_mlflow_is_certified_and_written(sample: SampleCatalog, tmp_p
     own = sample.copy_to(tmp_path / "sample")
     own.registry.connect(create=True)
     (tmp_path / "rule.py").write_text(MODEL)
-    signature = ModelSignature(Schema([ColSpec("string", "title")]))
+    answers = [ColSpec("string", "color"), ColSpec("double", "color_score")]
+    signature = ModelSignature(Schema([ColSpec("string", "title")]), Schema(answers))
     with mlflow.start_run(experiment_id=mlflow.create_experiment("rules", (tmp_path / "files").as_uri())):
         mlflow.pyfunc.log_model(
             name="model", python_model=str(tmp_path / "rule.py"), signature=signature, registered_model_name="rules",
@@ -219,6 +220,8 @@ def test_a_model_of_mlflow_is_certified_and_written(sample: SampleCatalog, tmp_p
     ran(own, "enrich_catalog", *settings)
     assert of_model(own) == {number: (color(number),) for number in range(LABELLED, PRODUCTS)}
 
+    unallowed = ran(own, "enrich_catalog", code=2)  # the champion's code, and a config that names none
+    assert "whose author's code would run" in unallowed["printed"]
     refused = ran(own, "certify_model", *settings, "--set", 'proposer.model="models:/rules/7"', code=2)
     assert "version 7" in refused["printed"]
     assert "versions 1" in refused["printed"]

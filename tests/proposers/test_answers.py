@@ -53,12 +53,17 @@ def counted(attribute: str, *answers: object) -> dict[str, int]:
         ({"value": "Blue", "score": None}, [("Blue", 1.0)]),
         ([{"value": "Blue", "score": 0.25}, {"value": "Red", "score": 0.5}], [("Red", 0.5)]),
         ([{"value": "crimson", "score": 0.25}, {"value": "Red", "score": 0.75}], [("Red", 0.75)]),
-        ([{"value": "Blue", "score": 0.5}, {"value": "Red", "score": 0.5}], [("Blue", 0.5)]),
     ],
 )
 def test_an_answer_is_a_value_a_dict_or_a_list(answer: object, expected: list[tuple[str, float]]) -> None:
     assert read("color", answer) == expected
     assert counted("color", answer) == {"proposed": 1}
+
+
+@pytest.mark.parametrize("answer", [["Blue", "Red"], [{"value": "Blue", "score": 0.5}, {"value": "Red", "score": 0.5}]])
+def test_two_values_for_one_are_no_proposal(answer: object) -> None:
+    assert read("color", answer) == []
+    assert counted("color", answer) == {"unreadable": 1}
 
 
 def test_a_multi_valued_attribute_has_the_best_three() -> None:

@@ -72,7 +72,7 @@ def proposer(folder: Path, **changes: Any) -> PyfuncProposer:
         "model_hash": hash_of_model(folder / "model"),
         "heads": {"color": Head(COLOR.cardinality, COLOR.values)},
         "dictionary": WORDS,
-        "columns": AnswersConfig(),
+        "columns": AnswersConfig(scores={"color": "color_score"}),
         "inputs": ("title", "image", "category"),
         "calibrations": {},
         "batch_rows": 3,

@@ -97,7 +97,14 @@ def found(row: ScoredRow) -> list[tuple[str, str, float]]:
     return [(each.attribute, each.value, each.score) for each in row.candidates]
 
 
+def with_scores(*attributes: str) -> AnswersConfig:
+    """As pinned for a model whose signature has these attributes' columns of scores."""
+    return AnswersConfig(scores={name: f"{name}_score" for name in attributes})
+
+
 def scored(result: Any, *attributes: str, titles: Sequence[str] = ("one", "two"), **changes: Any) -> list[Any]:
+    if isinstance(result, pd.DataFrame | dict) and "color_score" in result:
+        changes["answers"] = with_scores("color")
     model = foreign(lambda _: result, *attributes, **changes)
     rows = model.score(products(*titles), LIMITS)
     assert [row.error for row in rows] == [None] * len(rows)
@@ -166,7 +173,8 @@ def test_several_attributes_evidence_calibration_and_the_language_of_spellings()
     result = pd.DataFrame(
         {"color": ["rot", "rot"], "color_evidence": ["a quote", np.nan], "material": [["Silk", "Wool"], None]}
     ).assign(color_score=0.25)
-    model = foreign(lambda _: result, "color", "material", calibrations={"color": Calibration(2.0, 0.0)})
+    options = {"calibrations": {"color": Calibration(2.0, 0.0)}, "answers": with_scores("color")}
+    model = foreign(lambda _: result, "color", "material", **options)
     first, second = model.score(products("one", "two", languages=["de", "es"]), LIMITS)
     assert found(first) == [("color", "Red", pytest.approx(0.1)), ("material", "Silk", 1.0), ("material", "Wool", 1.0)]
     assert [each.rank for each in first.candidates] == [1, 1, 2]
@@ -178,7 +186,8 @@ def test_several_attributes_evidence_calibration_and_the_language_of_spellings()
 
 def test_what_could_not_be_used_of_an_answer_is_told_with_the_product() -> None:
     values = ["Mauve", "x" * 200, "Red", "Red", ["Red", 1j]]
-    model = foreign(lambda _: pd.DataFrame({"color": values, "color_score": [0.5, 0.5, 7, 0.5, 0.5]}))
+    frame = pd.DataFrame({"color": values, "color_score": [0.5, 0.5, 7, 0.5, 0.5]})
+    model = foreign(lambda _: frame, answers=with_scores("color"))
     rows = model.score(products("one", "two", "three", "four", "five"), LIMITS)
     assert [found(row) for row in rows[:3]] == [NONE] * 3
     assert [json.loads(row.detail)["color"] if row.detail else None for row in rows[:4]] == [
@@ -188,6 +197,36 @@ def test_what_could_not_be_used_of_an_answer_is_told_with_the_product() -> None:
         None,
     ]
     assert all(row.error is None for row in rows)
+
+
+def test_whether_there_are_scores_does_not_depend_on_a_call() -> None:
+    """What a call without the column says of a product is not used; a column that nobody named is refused."""
+    frames = [pd.DataFrame({"color": ["Red"], "color_score": [0.25]}), pd.DataFrame({"color": ["Red"]})]
+    model = foreign(lambda _: frames.pop(0), answers=with_scores("color"))
+    first, second = (model.score(products(title), LIMITS)[0] for title in ("one", "two"))
+    assert (found(first), second.error) == (QUARTER, "scoring_failed")
+    with pytest.raises(ConfigError, match=r"column color_score, which neither the outputs"):
+        foreign(lambda _: pd.DataFrame({"color": ["Red"], "color_score": [0.25]})).score(products("one"), LIMITS)
+
+
+def test_rows_in_another_order_are_those_of_their_index() -> None:
+    result = pd.DataFrame({"color": ["Blue", "Red"]}, index=[1, 0])
+    assert scored(result) == [RED, [("color", "Blue", 1.0)]]
+
+
+def test_once_a_call_was_read_a_result_of_no_form_is_that_products() -> None:
+    frames = [pd.DataFrame({"color": ["Red"]}), pd.DataFrame({"note": ["?"]})]
+    model = foreign(lambda _: frames.pop(0))
+    rows = [model.score(products(title), LIMITS)[0] for title in ("one", "two")]
+    assert [row.error for row in rows] == [None, "scoring_failed"]
+
+
+def test_where_a_connection_fails_the_product_waits() -> None:
+    def down(frame: pd.DataFrame) -> pd.DataFrame:
+        raise ConnectionError("refused")
+
+    (row,) = foreign(down).score(products("one"), LIMITS)
+    assert (row.error, row.candidates, row.compute_type) == (None, [], "given")
 
 
 def test_a_model_that_fails_for_every_product_ends_the_job() -> None:
@@ -219,6 +258,7 @@ def test_a_model_that_fails_for_every_product_ends_the_job() -> None:
         (None, ("color",), AnswersConfig(), "a NoneType"),
         ("Red", ("color",), AnswersConfig(), "a str"),
         ({"color": 3}, ("color",), AnswersConfig(), "no columns"),
+        ({"color": ["Red", "Red"], "other": ["x"]}, ("color",), AnswersConfig(), "columns of the same length"),
     ],
 )
 def test_a_result_without_answers_ends_the_job_at_once(
@@ -424,7 +464,8 @@ def test_a_saved_model_gets_what_its_signature_says(tmp_path: Path) -> None:
     )
     folder = saved(tmp_path, Colors(), columns)
     assert inputs_of(folder) == ("title", "description", "image")
-    model = foreign(load_model(folder, "m"), inputs=inputs_of(folder), batch_rows=2)
+    answers = with_scores("color")
+    model = foreign(load_model(folder, "m"), inputs=inputs_of(folder), batch_rows=2, answers=answers)
     batch = products(
         "red hat", "hat", "a red one", descriptions=["x", None, None], images=[[{"bytes": PICTURE}], [], []]
     )

@@ -30,7 +30,7 @@ HEADS = {
     "color": Head(Cardinality.ONE, ("Red", "Blue")),
 }
 CURVE = Calibration(1.7, -0.3)
-PROPOSER = TableProposer(proposer="llm", version="1", heads=HEADS, calibrations={"color": CURVE})
+PROPOSER = TableProposer(proposer="llm", version="1", heads=HEADS, calibrations={"color": CURVE}, forms=("f/1",))
 IMPORTED = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -98,6 +98,7 @@ def test_the_hash_is_that_of_the_proposer_and_its_scores() -> None:
         replace(PROPOSER, heads=HEADS | {"color": Head(Cardinality.ONE, ("Blue", "Red"))}),
         replace(PROPOSER, heads=HEADS | {"color": Head(Cardinality.MANY, ("Red", "Blue"))}),
         replace(PROPOSER, calibrations={}),
+        replace(PROPOSER, forms=("f/1", "f/2")),
         replace(PROPOSER, calibrations={"color": Calibration(1.7, -0.4)}),
         replace(PROPOSER, calibrations={"material": CURVE}),
     ]
@@ -118,12 +119,13 @@ def test_the_answers_of_a_catalog_are_proposed(tmp_path: Path, spark: SparkSessi
         ],
         "products",
     )  # fmt: skip
-    facts = {"proposer": "llm", "version": "1", "answered_at": IMPORTED, "run_id": "r"}
+    facts = {"proposer": "llm", "version": "1", "answered_at": IMPORTED, "run_id": "r", "form": "f/1"}
     answers = [
         ("a", "hash-a", "color", stored(("Red", 0.5, "a red shirt")), {}),
         ("a", "hash-a", "material", stored(), {}),
         ("a", "hash-a", "size", stored(("36", 0.5)), {}),
         ("a", "hash-a", "color", stored(("Blue", 0.5)), {"version": "2"}),
+        ("b", "hash-b", "color", stored(("Blue", 0.5)), {"form": "f/3"}),  # a share of three votes is another score
         ("b", "hash-a", "color", stored(("Blue", 0.5)), {}),
         ("b", "hash-b", "color", stored(("Blue", 0.5)), {"proposer": "another"}),
         ("c", "hash-c", "material", stored(("Silk", 0.5), ("Linen", 0.25)), {}),

@@ -14,7 +14,7 @@ from catalog_enrichment.config.proposer import NOTHING_SEEN
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.training.dataset import Dataset
-from catalog_enrichment.training.seen_products import Declaration, seen, sentence
+from catalog_enrichment.training.seen_products import Declaration, matched, seen, sentence
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -59,6 +59,19 @@ def test_a_product_is_seen_with_its_content_group_and_at_an_unknown_time(tmp_pat
 def test_times_without_a_zone_are_utc(tmp_path: Path) -> None:
     dataset = products("ab", [datetime(2026, 2, 28, 23, 59), datetime(2026, 3, 1)])
     assert seen(declared("2026-03-01", tmp_path), dataset, np.arange(2)).tolist() == [True, False]
+
+
+def test_a_date_before_the_first_import_is_refused(tmp_path: Path) -> None:
+    """A catalog that was made anew has forgotten when products came: nothing would count as seen."""
+    dataset = products("ab", [MARCH, None])
+    with pytest.raises(DataContractError, match=r"no product was imported before 2026-03-01 .*made anew"):
+        seen(declared("2026-03-01", tmp_path), dataset, np.arange(2))
+
+
+def test_how_many_of_the_declared_ids_are_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\nb\nx\n")
+    assert matched(declared("ids.txt", tmp_path), products("abcd")) == "2 of the 3 ids in ids.txt are products here"
+    assert matched(declared(NOTHING_SEEN, tmp_path), products("ab")) == ""
 
 
 def test_the_products_of_a_file_are_seen_with_their_content_groups(tmp_path: Path) -> None:

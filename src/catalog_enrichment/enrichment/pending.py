@@ -13,7 +13,8 @@ A decision is open again when the fact behind its reason has changed:
                                   moved since; its certificate was confirmed, and it waited under the provisional cap
     seen only by trying           (a mismatch of certificate and scores, a picture outage) the same, or another config,
                                   or RETRY_AFTER has passed
-    no answer of the proposer     an answer about the product and content has come
+    no answer of the proposer     an answer about the product and content has come; a model is asked again after
+                                  RETRY_AFTER
     another category or language  and the proposer reads it
     published                     the product has another category or language than the decision consulted
     its value was retracted       a later run retracted it without a decision (:mod:`policy`); the attribute applies,
@@ -105,6 +106,7 @@ def with_pending(
         with_answers = products.withColumn("answered", F.array().cast("array<string>"))
     else:
         with_answers = products.join(answers, content, "left")
+    with_answers = with_answers.withColumn("asks", F.lit(answers is None))
     return (
         with_answers.join(decisions, "product_id", "left")
         .join(refused, content, "left")
@@ -114,7 +116,7 @@ def with_pending(
         .withColumn("waiting", _waiting(scope, rolled_back))
         .withColumn("tried_again", F.coalesce(retried, F.lit(False)))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
-        .drop("decisions", "answered")
+        .drop("decisions", "answered", "asks")
     )
 
 
@@ -251,11 +253,12 @@ def _open_again(decision: Column, scope: DecisionScope) -> Column:
 
     moved = _differ(decision, "category", "language")
     reads_other = _differ(decision, *(set(scope.model.proposer.reads) & {"category", "language"}))
-    has_answer = F.coalesce(F.array_contains("answered", decision["attribute"]), F.lit(False))
     consulted_other = moved | ~decision["certificate_id"].eqNullSafe(_certificate_in_force(decision, scope.model))
     # a time far ahead was written before the clock was set back: waiting for it could take for ever
     now = datetime.now(UTC)
     recent = decision["finished_at"].between(F.lit(now - RETRY_AFTER), F.lit(now + RETRY_AFTER))
+    has_answer = F.coalesce(F.array_contains("answered", decision["attribute"]), F.lit(False))
+    has_answer = F.when(F.col("asks"), ~recent).otherwise(has_answer)
     other_config = ~decision["config_hash"].eqNullSafe(scope.config_hash)
     confirmed = (decision["capped_values"] > 0) & decision["certificate_id"].isin(sorted(scope.confirmed))
     return (

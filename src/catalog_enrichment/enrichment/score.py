@@ -134,8 +134,9 @@ def known_scores(catalog: Catalog, ready: DataFrame, model: ResolvedModel, confi
 
     found = _runs_with_equal_scores(catalog, model, config)
     paths = sorted({certificate.compute_type for certificate in model.certificates})
-    if not found or not paths:
-        return None
+    labels = ((name, label) for name, head in model.heads.items() for label in head.labels)
+    if not found or not paths or any(catalog.names.now(name, label) != label for name, label in labels):
+        return None  # `predictions` has names in force, and certificates are about labels
     keys = ["content_hash", *model.proposer.reads]
     no_picture_failed = F.col("image_reason").isNull() | (F.col("image_reason") == Reason.NO_IMAGE.value)
     candidates = (

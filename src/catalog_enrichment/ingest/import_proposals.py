@@ -40,7 +40,7 @@ KEY = ("proposer", "version", "product_id", "content_hash", "attribute")
 """The key of the table: a later answer replaces an earlier one."""
 
 _ANSWER = KEY[2:]
-NEW, REPLACED, UNCHANGED = "new", "replaced", "unchanged"
+NEW, KEPT, UNCHANGED = "new", "kept", "unchanged"
 """Counts of the rows of the table: added, with other candidates than before, and as they were."""
 _ANSWERS, _CHANGES = "answers", "changes"
 _UNUSABLE = (answer_rows.UNKNOWN, answer_rows.NO_ID, answer_rows.NO_CONTENT, answer_rows.BAD_TIME,
@@ -105,23 +105,26 @@ def _import(context: Context, record: RunRecord, given: ProposalsConfig) -> dict
     with stages("read") as stage:
         selected = select_rows(source, given, context.dictionary)
         task = answer_rows.ReadAnswers(
-            rows=selected.reader, dictionary=context.dictionary, stored=frozenset(selected.stored)
+            rows=selected.reader,
+            dictionary=context.dictionary,
+            stored=frozenset(selected.stored),
+            form=stable_hash(asdict(given.answers))[:8],
         )
         rows = _beside_products(selected, catalog).mapInArrow(task, answer_rows.READ_TYPE)
         read = catalog.checkpoints.get_or_compute(run_id, _ANSWERS, rows)
         unknown = _count(record, read)
         _refuse_if_unusable(record, given, location.path, unknown)
-        answers = read.where("product_id IS NOT NULL").select(*_ANSWER, "candidates")
+        answers = read.where("product_id IS NOT NULL").select(*_ANSWER, "candidates", "form")
         stage.count(record.counts["rows"], record.counts[answer_rows.PRODUCTS])
     with stages("compare"):
         stored = catalog.stored(TABLE)
         changes = catalog.checkpoints.get_or_compute(run_id, _CHANGES, _changes(stored, answers, given))
         changed = {row["known"]: row["count"] for row in changes.groupBy("known").count().collect()}
-        record.count(**{NEW: changed.get(False, 0), REPLACED: changed.get(True, 0)})
+        record.count(**{NEW: changed.get(False, 0), KEPT: changed.get(True, 0)})
         record.count(**{UNCHANGED: answers.count() - sum(changed.values())})
     for line in _in_words(record, unknown):
         context.say(line)
-    if not changed:
+    if not record.counts[NEW]:
         catalog.checkpoints.drop(run_id)
         context.say("nothing to do: the table has these answers already")
         return _summary(record, NOTHING_TO_DO, unknown) | {"run_id": None}
@@ -243,7 +246,11 @@ def _refuse_if_unusable(record: RunRecord, given: ProposalsConfig, path: str, un
 
 
 def _changes(stored: DataFrame, answers: DataFrame, given: ProposalsConfig) -> DataFrame:
-    """Return the answers that the table does not have, with ``known``: it has another answer for the key."""
+    """Return the answers that the table does not have, with ``known``: it has another answer for the key.
+
+    The answer that was given stays: a certificate is about it, and scores that follow from it are known to runs. A
+    corrected answer is one of another version.
+    """
     from pyspark.sql import functions as F
 
     own = stored.where((F.col("proposer") == given.name) & (F.col("version") == given.version))
@@ -253,7 +260,7 @@ def _changes(stored: DataFrame, answers: DataFrame, given: ProposalsConfig) -> D
 
 
 def _write(catalog: Catalog, record: RunRecord, given: ProposalsConfig, changes: DataFrame) -> int:
-    """Write the changes, in place of the rows with their keys; return how many there are."""
+    """Add the answers to what had none; return how many there are."""
     from pyspark.sql import functions as F
 
     facts = {
@@ -262,17 +269,7 @@ def _write(catalog: Catalog, record: RunRecord, given: ProposalsConfig, changes:
         "answered_at": F.lit(record.started_at),
         "run_id": F.lit(record.run_id),
     }
-    rows = changes.drop("known").withColumns(facts)
-    if not record.counts[REPLACED]:
-        return catalog.append(TABLE, rows, record.run_id)
-    # other answers about these products are written again with them
-    products = changes.where("known").select("product_id").distinct()
-    kept = (
-        catalog.stored(TABLE).join(products, "product_id", "left_semi").join(rows.select(*KEY), list(KEY), "left_anti")
-    )
-    written = kept.select(*rows.columns).unionByName(rows)
-    catalog.replace_products(TABLE, written, products, record.run_id)
-    return record.counts[NEW] + record.counts[REPLACED]
+    return catalog.append(TABLE, changes.where(~F.col("known")).drop("known").withColumns(facts), record.run_id)
 
 
 _WORDS = {
@@ -294,6 +291,11 @@ def _in_words(record: RunRecord, unknown: list[str]) -> Iterator[str]:
     if unknown:
         products = record.counts[answer_rows.UNKNOWN_PRODUCTS]
         yield f"warning: the catalog does not have {products:,} of the products, for example {', '.join(unknown)}"
+    if kept := record.counts[KEPT]:
+        yield (
+            f"warning: {kept:,} answers differ from those that this version gave before, which stay: import corrected "
+            "answers under another proposals.version, and certify it"
+        )
     for name, numbers in (record.attributes or {}).items():
         first = [f"{value!r} ({number:,})" for value, number in list(numbers["unmapped_values"].items())[:5]]
         often = f", most often {', '.join(first)}" if first else ""
@@ -305,7 +307,8 @@ def _in_words(record: RunRecord, unknown: list[str]) -> Iterator[str]:
 
 
 def _summary(record: RunRecord, status: str, unknown: list[str]) -> dict[str, Any]:
-    """Return the job's JSON line: rows = the sum of outcomes. ``new`` and ``replaced`` are rows of the table."""
+    """Return the job's JSON line: rows = the sum of outcomes. ``new`` are rows of the table, ``kept`` rows that
+    stay although the files have another answer."""
     counts = record.counts
     return {
         "job": "import_proposals",
@@ -316,7 +319,7 @@ def _summary(record: RunRecord, status: str, unknown: list[str]) -> dict[str, An
         "outcomes": record.by_reason("outcomes"),
         **{name: counts[name] for name in (answer_rows.PRODUCTS, answer_rows.UNKNOWN_PRODUCTS)},
         "unknown_examples": unknown,
-        **{name: counts[name] for name in (NEW, REPLACED, UNCHANGED)},
+        **{name: counts[name] for name in (NEW, KEPT, UNCHANGED)},
         "attributes": record.attributes,
         "seconds": record.stages.seconds,
     }

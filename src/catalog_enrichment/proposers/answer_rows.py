@@ -38,7 +38,7 @@ MOST_UNKNOWN = 5
 
 READ_TYPE = (
     "product_id string, content_hash string, attribute string, "
-    "candidates array<struct<value:string,score:double,rank:int,evidence:string>>, "
+    "candidates array<struct<value:string,score:double,rank:int,evidence:string>>, form string, "
     "counted string, value string, number bigint"
 )
 """The rows of :class:`ReadAnswers`, as DDL: candidates of a product; or, without a product, a number of what
@@ -186,6 +186,8 @@ class ReadAnswers:
     dictionary: Dictionary
     stored: frozenset[str]
     """The outcomes whose answers are stored."""
+    form: str = ""
+    """Names how the rows are read; with the number of answers about a product it is the form of its scores."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield batches of READ_TYPE."""
@@ -241,6 +243,7 @@ class ReadAnswers:
                 "content_hash": content_hash,
                 "attribute": attribute,
                 "candidates": candidates,
+                "form": f"{self.form}/{len(of_attribute)}",
             }
 
 
@@ -256,7 +259,7 @@ def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
     kinds = {
         **dict.fromkeys(("product_id", "content_hash", "attribute"), text),
         "candidates": pa.list_(candidate),
-        **dict.fromkeys(("counted", "value"), text),
+        **dict.fromkeys(("form", "counted", "value"), text),
         "number": pa.int64(),
     }
     return pa.RecordBatch.from_pylist(rows, schema=pa.schema(kinds))

@@ -84,7 +84,8 @@ class AnswerReader:
 
         ``answers``: the product's answers, one or several. Values without scores have the share of the answers that
         give them, which is 1 for a single answer; an answer that cannot be read gives none. Of several scores of a
-        value the highest counts. Equal scores keep the order of the answers.
+        value the highest counts. Equal scores keep the order of the answers; two best values of an attribute that has
+        one are no proposal.
 
         Raises KeyError for an attribute that the dictionary does not have.
         """
@@ -103,8 +104,12 @@ class AnswerReader:
             votes = Counter(value for value, _ in dict.fromkeys((entry.value, entry.answer) for entry in read))
             evidence = {entry.value: entry.evidence for entry in reversed(read) if entry.evidence}
             best = {value: (number / len(answers), evidence.get(value)) for value, number in votes.items()}
-        counts.proposed += bool(best)
-        order = sorted(best.items(), key=lambda item: -item[1][0])[:ranks]
+        order = sorted(best.items(), key=lambda item: -item[1][0])
+        if ranks == 1 and len(order) > 1 and order[0][1][0] == order[1][1][0]:
+            counts.unreadable += 1  # two values for one: which was meant is not guessed
+            order = []
+        counts.proposed += bool(order)
+        order = order[:ranks]
         return [
             Proposal(Candidate(value, float(as_scores(score)), rank), evidence)
             for rank, (value, (score, evidence)) in enumerate(order, start=1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from catalog_enrichment.config.proposer import AnswersConfig
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.proposers.answer_rows import cells_of
 from catalog_enrichment.proposers.versions import Fetch, GivenVersion
+from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -47,7 +50,7 @@ def pinned(settings: ProposerConfig, dictionary: Dictionary, trained_on: str, sh
 
 def _pyfunc(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pinned:
     from catalog_enrichment.proposers.pyfunc import hash_of_model
-    from catalog_enrichment.proposers.pyfunc_worker import inputs_of
+    from catalog_enrichment.proposers.pyfunc_worker import inputs_of, outputs_of
 
     found = shelf.find(settings.model)
     uri = f"models:/{found.name}/{found.version}"
@@ -57,7 +60,7 @@ def _pyfunc(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pi
         kind="pyfunc",
         model=uri,
         model_hash=hash_of_model(folder),
-        answers=settings.answers,
+        answers=_with_scores(settings.answers, known["attributes"], outputs_of(folder)),
         inputs=list(inputs),
         batch_rows=settings.batch_rows,
         timeout_seconds=settings.timeout_seconds,
@@ -65,6 +68,16 @@ def _pyfunc(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pi
     )
     made_at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Pinned(version, made_at, "image" in inputs)
+
+
+def _with_scores(
+    answers: AnswersConfig, attributes: Sequence[Mapping[str, Any]], outputs: Collection[str]
+) -> AnswersConfig:
+    """Return where the answers are, with the columns of scores that the signature's ``outputs`` have: whether there are
+    scores is fixed for the version."""
+    named = {each["name"]: str(cells_of(each["name"], answers).score) for each in attributes}
+    there = {name: column for name, column in named.items() if column in outputs}
+    return replace(answers, scores=there | answers.scores)
 
 
 def _table(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pinned:
@@ -80,8 +93,19 @@ def _table(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pin
             "with that name and version, or correct proposer.name and proposer.version"
         )
     table_version = shelf.catalog.version("proposals")
+    names = [attribute["name"] for attribute in known["attributes"]]
+    of_version = (F.col("proposer") == settings.name) & (F.col("version") == settings.version)
+    answers = shelf.catalog.read("proposals").where(of_version & F.col("attribute").isin(*names))
+    row = F.xxhash64("product_id", "content_hash", "attribute", F.to_json("candidates"))
+    sums = (F.count("*"), F.sum(row.cast("decimal(38,0)")), F.bit_xor(row))
     version = GivenVersion(
-        kind="table", name=settings.name, version=settings.version, table_version=table_version, **known
+        kind="table",
+        name=settings.name,
+        version=settings.version,
+        table_version=table_version,
+        answers_hash=stable_hash([str(number) for number in answers.agg(*sums).first() or ()]),
+        forms=sorted(row["form"] for row in answers.select("form").distinct().collect()),
+        **known,
     )
     first = own[0]["first"]
     return Pinned(version, first if first.tzinfo else first.replace(tzinfo=UTC), reads_pictures=False)

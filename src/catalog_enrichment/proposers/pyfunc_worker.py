@@ -88,6 +88,15 @@ def inputs_of(folder: Path, name: str = "") -> tuple[str, ...]:
     return tuple(column for column in INPUTS if column in taken)
 
 
+def outputs_of(folder: Path) -> frozenset[str]:
+    """Return the columns that the signature of the model in ``folder`` promises; none where it does not name them."""
+    from mlflow.models import Model
+
+    signature = Model.load(str(folder)).signature
+    names = [] if signature is None or signature.outputs is None else signature.outputs.input_names()
+    return frozenset(str(name) for name in names if name is not None)
+
+
 def load_model(folder: Path, name: str) -> Any:
     """Load the pyfunc in ``folder``, which runs its author's code. Raises ConfigError if it cannot be loaded."""
     import mlflow
@@ -195,9 +204,9 @@ class ForeignModel:
         number = len(products)
         try:
             rows = self._called(products, pictures)
-        except _FormError as caught:
-            raise ConfigError(str(caught)) from None
         except (Exception, SystemExit, _TooSlowError) as caught:  # the author's code may raise anything
+            if isinstance(caught, _FormError) and not self._has_scored:
+                raise ConfigError(str(caught)) from None
             problem: BaseException = caught.with_traceback(None)  # it would hold the memory of the call
         else:
             self._timeouts = self._without_package = self._failures = 0
@@ -205,6 +214,8 @@ class ForeignModel:
             return rows
         if number == 1:
             self._check_the_model(problem)
+            if isinstance(problem, OSError):  # a connection that failed or timed out: there may be an answer next time
+                return [ScoredRow([], compute_type=compute_types.GIVEN)]
             return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=_described(problem))]
         middle = number // 2
         halves = (range(middle), range(middle, number))
@@ -323,12 +334,16 @@ class _Answers:
                 return self._unnamed(listed)
             return self._objects(listed, named)
         if isinstance(result, Mapping) and result:
+            if len({_length(column) for column in result.values()}) > 1:
+                self._refuse(f"a dict of {', '.join(map(str, result))}, which are no columns of the same length")
             try:
                 result = pd.DataFrame({name: pd.Series(list(column)) for name, column in result.items()})
             except TypeError:
                 self._refuse(f"a dict of {', '.join(map(str, result))}, which are no columns")
         if not isinstance(result, pd.DataFrame):
             self._refuse(f"a {type(result).__name__}")
+        if not result.index.equals(pd.RangeIndex(len(result))) and set(result.index) == set(range(len(result))):
+            result = result.sort_index()  # the rows of the products, in another order
         return self._frame(result)
 
     def _frame(self, frame: pd.DataFrame) -> list[Mapping[str, Any] | None]:
@@ -339,12 +354,14 @@ class _Answers:
         else:
             places, cells = {}, {}
             for attribute, parts in self._cells.items():
-                wanted = self.config.scores.get(attribute), self.config.evidence.get(attribute)
-                score, evidence = (
-                    name if chosen or name in columns else None
-                    for name, chosen in zip((parts.score, parts.evidence), wanted, strict=True)
-                )
-                cells[attribute] = Cells(parts.value, score, evidence)
+                has_scores = attribute in self.config.scores
+                if not has_scores and parts.score in columns:
+                    self._refuse(
+                        f"a table with the column {parts.score}, which neither the outputs of its signature nor "
+                        f"proposer.answers.scores.{attribute} name: whether there are scores must not depend on a call"
+                    )
+                evidence = parts.evidence if parts.evidence in columns else None
+                cells[attribute] = Cells(parts.value, parts.score if has_scores else None, evidence)
                 places |= {name: self._place(name, columns) for name in cells[attribute] if name is not None}
             reader = RowReader(cells=cells)
         read = {name: [_cell(value) for value in frame.iloc[:, place]] for name, place in places.items()}

@@ -42,6 +42,8 @@ class TableProposer:
     version: str
     heads: Mapping[str, Head]
     calibrations: Mapping[str, Calibration]
+    forms: tuple[str, ...]
+    """The forms of the answers that were certified; an answer of another form is none."""
     reads: tuple[str, ...] = ("product_id",)
 
     @property
@@ -53,7 +55,7 @@ class TableProposer:
         """Hash of whose answers these are, and of how they become scores; not of the answers."""
         heads = {name: (head.cardinality.value, head.labels) for name, head in self.heads.items()}
         calibrations = {name: asdict(calibration) for name, calibration in self.calibrations.items()}
-        return stable_hash("table", self.proposer, self.version, heads, calibrations)
+        return stable_hash("table", self.proposer, self.version, heads, calibrations, sorted(self.forms))
 
     @property
     def preprocessing_hash(self) -> str:
@@ -88,7 +90,8 @@ class TableProposer:
         from pyspark.sql import functions as F
 
         own = (F.col("proposer") == self.proposer) & (F.col("version") == self.version)
-        return catalog.read(TABLE).where(own & F.col("attribute").isin(*self.heads))
+        of_form = F.col("attribute").isin(*self.heads) & F.col("form").isin(*self.forms)
+        return catalog.read(TABLE).where(own & of_form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class GivenVersion:
     """The name and the version of answers."""
     table_version: int = -1
     """Of the table `proposals`, when it was certified; answers that come later belong to the same ``version``."""
+    answers_hash: str = ""
+    """Hash of the answers that were certified."""
+    forms: list[str] = field(default_factory=list)
+    """The forms of their scores (contract `proposals`)."""
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     inputs: list[str] = field(default_factory=list)
     """Columns that a pyfunc takes."""
@@ -85,7 +89,13 @@ class GivenVersion:
         if self.kind == "table":
             from catalog_enrichment.proposers.table import TableProposer
 
-            return TableProposer(proposer=self.name, version=self.version, heads=heads, calibrations=self.calibrations)
+            return TableProposer(
+                proposer=self.name,
+                version=self.version,
+                heads=heads,
+                calibrations=self.calibrations,
+                forms=tuple(self.forms),
+            )
         from catalog_enrichment.proposers.pyfunc import PyfuncProposer, hash_of_model
 
         model = fetch(self.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ class Store:
             self._file = config.path(self.uri.removeprefix(_SQLITE))
             self.uri = f"{_SQLITE}{self._file}"
         self._client: MlflowClient | None = None
+        self._fetched: dict[str, Path] = {}
 
     def promoting(self) -> AbstractContextManager[locks.AssertHeld]:
         """Run a block that one process at a time can be in (see :mod:`promotion`).
@@ -172,20 +174,36 @@ class Store:
     def fetch_model(self, uri: str) -> Path:
         """Return the folder of a model version of MLflow, `models:/NAME/VERSION`, on local disk.
 
-        Raises RegistryError if the registry does not have it, or its files cannot be fetched.
+        Raises ConfigError if the config does not allow its code, RegistryError if the registry does not have it, or its
+        files cannot be fetched.
         """
         import mlflow
         from mlflow.exceptions import MlflowException
 
+        self._check_allowed(uri)
+        if uri in self._fetched:
+            return self._fetched[uri]
         client, (name, version) = self.client(create=False), uri.removeprefix("models:/").split("/")
         find_version(client, name, version=version)
         try:
-            return Path(mlflow.artifacts.download_artifacts(uri)).resolve()
+            self._fetched[uri] = Path(mlflow.artifacts.download_artifacts(uri)).resolve()
+            return self._fetched[uri]
         except (MlflowException, OSError) as problem:
             raise failures.recognised(problem) or RegistryError(
                 f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
                 "artifacts are where the store says"
             ) from problem
+
+    def _check_allowed(self, uri: str) -> None:
+        """Raise ConfigError unless the config allows the code of a model: who may write to the registry could have it
+        run otherwise."""
+        allowed, name = self._config.proposer, uri.removeprefix("models:/").split("/")[0]
+        if allowed is not None and allowed.allow_code and name in re.split("[/@]", allowed.model):
+            return
+        raise ConfigError(
+            f"the version proposes by {uri}, whose author's code would run, with the rights of this job. Allow it in "
+            f'the config of every job that scores: [proposer] kind = "pyfunc", model = "{uri}", allow_code = true'
+        )
 
     def pinned(self, uri: str) -> Any:
         """Return MLflow's version that ``uri`` names, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.

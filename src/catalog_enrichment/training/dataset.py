@@ -356,7 +356,8 @@ def _store_row(dataset: Dataset, slot: int, row: Mapping[str, Any], max_chars: i
 def _store_listed(dataset: Dataset, slot: int, images: Sequence[Mapping[str, Any]]) -> None:
     """Store that the product lists a picture, by what tells whether two pictures are the same."""
     first = next(iter(images), None)
-    listed = None if first is None else stable_hash(str(first["uri"]), str(first["version"]), str(first["bytes"]))
+    # the version is a hash of the bytes, or the size and time of a file
+    listed = None if first is None else stable_hash(str(first["version"] or first["uri"] or first["bytes"]))
     dataset.pictures[slot : slot + 1] = [listed]
     dataset.picture_reasons[slot : slot + 1] = [Reason.NO_IMAGE if first is None else None]
 

@@ -27,7 +27,7 @@ from catalog_enrichment.models.compute_types import GIVEN
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.certificate import ScoredBy
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
-from catalog_enrichment.precision.units import Bools, Floats
+from catalog_enrichment.precision.units import Bools, Floats, Ints
 from catalog_enrichment.proposers.given import Calibration, Calibrations
 from catalog_enrichment.proposers.protocol import Proposer
 from catalog_enrichment.records import EarlierUses, flatten_keys
@@ -102,7 +102,11 @@ def certify(
     settings, folder, say = settings_of(config), workdir / "artifact", stages.say
     with stages("split"):
         labels = {name: dataset.labels(name, 0) for name in attributes_of(settings, dataset.dictionary)}
-        split = split_of(dataset, labels, settings, source.declared, earlier.uses)
+        groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
+        seen = seen_products.seen(source.declared, dataset, groups)
+        split = split_of(dataset, labels, settings, groups, seen, earlier.uses)
+        if line := seen_products.matched(source.declared, dataset):
+            say(line)
         if split.certification_round.reason:
             say(f"certification labels: {split.certification_round.reason}")
     with stages("propose") as stage:
@@ -134,7 +138,7 @@ def certify(
             ),
             earlier=earlier,
             issued_at=datetime.now(UTC),
-            populations=Populations(split, unseen_by(split), with_heads=False),
+            populations=Populations(split, ~seen, with_heads=False),
             refused=refused,
             trained_on=seen_products.sentence(source.declared),
         )
@@ -178,17 +182,16 @@ def split_of(
     dataset: Dataset,
     labels: Mapping[str, Labels],
     settings: ProposerConfig,
-    declared: seen_products.Declaration,
+    groups: Ints,
+    seen: Bools,
     earlier: EarlierUses,
 ) -> Split:
-    """Return content groups and folds; the labelled products that were seen are the train fold.
+    """Return the folds; the labelled products that were seen are the train fold. ``groups``, ``seen``: (N,).
 
     Where too few labelled products are left, the other folds are empty: every certificate abstains then, and people's
     verdicts can certify.
     """
-    groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
     labelled = np.flatnonzero(np.any([label.labelled for label in labels.values()], axis=0))
-    seen = seen_products.seen(declared, dataset, groups)
     fresh = labelled[~seen[labelled]].astype(np.int64)
     nothing = np.empty(0, dtype=np.int64)
     folds, certification_round = Folds(nothing, nothing, nothing, nothing), CertificationRound()
@@ -199,11 +202,6 @@ def split_of(
         folds = folds if empty_folds(found, settings.folds) else found
     rest = np.setdiff1d(labelled, folds.held_out) if len(folds.held_out) else labelled
     return Split(dataset, groups, replace(folds, train=rest.astype(np.int64)), certification_round)
-
-
-def unseen_by(split: Split) -> Bools:
-    """(N,): the proposer has seen no product of the content group."""
-    return ~np.isin(split.groups, split.groups[split.folds.train])
 
 
 def proposals_of(dataset: Dataset, index: Index, propose: Propose) -> Proposed:

@@ -83,6 +83,13 @@ def seen(declared: Declaration, dataset: Dataset, groups: np.ndarray) -> Bools:
 
     Raises DataContractError if the catalog has none of the products that were declared.
     """
+    times = [_utc(at) for at in dataset.first_imported_at if at is not None]
+    if declared.before is not None and times and min(times) >= declared.before:
+        raise DataContractError(
+            f"proposer.trained_on: no product was imported before {declared.before:%Y-%m-%d %H:%M} UTC; the first came "
+            f"{min(times):%Y-%m-%d %H:%M} UTC, or the catalog was made anew since. Name a later date or a file of "
+            f'product ids, or declare "{NOTHING_SEEN}"'
+        )
     if declared.before is not None:
         own = np.array([at is None or _utc(at) < declared.before for at in dataset.first_imported_at], dtype=bool)
     else:
@@ -93,6 +100,12 @@ def seen(declared: Declaration, dataset: Dataset, groups: np.ndarray) -> Bools:
                 "could certify. Check that they are ids of this catalog"
             )
     return np.isin(groups, groups[own])
+
+
+def matched(declared: Declaration, dataset: Dataset) -> str:
+    """Return how many of the products that were declared by their ids are there, a sentence; "" for no ids."""
+    found = len(declared.ids.intersection(dataset.ids))
+    return f"{found:,} of the {len(declared.ids):,} ids in {declared.file} are products here" if declared.ids else ""
 
 
 class LeakCheck(NamedTuple):
@@ -109,10 +122,10 @@ def leak_check(labels: Labels, scores: ModelScores, split: Split, made_at: datet
     """Compare how often proposals are right at labelled products from before ``made_at`` with later ones, among those
     that were not declared as seen.
 
-    It reads labels of the certification fold, and can only make a certificate abstain.
+    Labels of the certification fold are not read: their use would have to be counted.
     """
     dataset = split.dataset
-    held_out = np.sort(split.folds.held_out)
+    held_out = np.sort(np.concatenate([split.folds.choosing, split.folds.test]))
     known = np.array([at is not None for at in dataset.first_imported_at], dtype=bool)
     index = where(held_out, labels.labelled & known)
     probabilities, every = scores.at(labels.attribute, index), np.ones(len(labels.values), dtype=bool)
