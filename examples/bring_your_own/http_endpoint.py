@@ -259,10 +259,10 @@ def log(settings: Settings, name: str, tracking_uri: str, artifacts: str | None 
         Schema([ColSpec(answer, attribute) for attribute in settings.attributes]),
     )
     mlflow.set_tracking_uri(tracking_uri)
-    if artifacts and mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=Path(artifacts).resolve().as_uri())
-    mlflow.set_experiment(name)
-    with mlflow.start_run():
+    known = mlflow.get_experiment_by_name(name)
+    folder_of_files = Path(artifacts).resolve().as_uri() if artifacts else None
+    experiment = known.experiment_id if known else mlflow.create_experiment(name, artifact_location=folder_of_files)
+    with mlflow.start_run(experiment_id=experiment):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=__file__,

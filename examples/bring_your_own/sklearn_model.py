@@ -120,10 +120,10 @@ def log(model: AttributeModel, name: str, tracking_uri: str, artifacts: str | No
     ]
     signature = ModelSignature(Schema([*texts, ColSpec("binary", "image", required=False)]), Schema(answers))
     mlflow.set_tracking_uri(tracking_uri)
-    if artifacts and mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=Path(artifacts).resolve().as_uri())
-    mlflow.set_experiment(name)
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run():
+    known = mlflow.get_experiment_by_name(name)
+    folder_of_files = Path(artifacts).resolve().as_uri() if artifacts else None
+    experiment = known.experiment_id if known else mlflow.create_experiment(name, artifact_location=folder_of_files)
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(experiment_id=experiment):
         joblib.dump(model.__dict__, parts := f"{folder}/parts.joblib")
         packages = ("mlflow", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
         logged = mlflow.pyfunc.log_model(

@@ -120,6 +120,8 @@ def test_every_reason_to_abstain_is_in_a_part_of_its_own_meaning() -> None:
         "decided by a person": {"human_value_stands"},
         "refused by a reviewer": {"refused_by_person"},
         "too unsure": {"below_threshold", "value_not_in_pool"},
+        "without a proposed value": {"no_proposal"},
+        "wait for an answer": {"no_answer"},
         "not in the dictionary any more": {"value_removed"},
         "wait under the cap": {"provisional_cap"},
         "without a picture that can be read now": {"picture_outage"},

@@ -57,6 +57,8 @@ ABSTENTIONS: Mapping[Reason, tuple[str, str]] = {
     Reason.REFUSED_BY_PERSON: ("refused by a reviewer", "refused by a reviewer"),
     Reason.BELOW_THRESHOLD: _TOO_UNSURE,
     Reason.VALUE_NOT_IN_POOL: _TOO_UNSURE,
+    Reason.NO_PROPOSAL: ("without a proposed value", "without a proposed value"),
+    Reason.NO_ANSWER: ("waits for an answer", "wait for an answer"),
     Reason.VALUE_REMOVED: ("not in the dictionary any more", "not in the dictionary any more"),
     Reason.PROVISIONAL_CAP: ("waits under the cap", "wait under the cap"),
     Reason.PICTURE_OUTAGE: ("without a picture that can be read now", "without a picture that can be read now"),
