@@ -1,6 +1,6 @@
 """A model that was made elsewhere on real listings: certified, promoted, enriched; as a pyfunc and as a table.
 
-    python tests/benchmarks/own_model.py --data products_80px.parquet [--draws 200] [--fit 6000]
+    python tests/benchmarks/own_model.py --data products_80px.parquet [--draws 200] [--fit 20000]
 
 The listings come in two imports. The reference, the logistic regression over TF-IDF and colour histograms of
 examples/bring_your_own, is fitted to labelled listings of the first import, and registered between the two. It is

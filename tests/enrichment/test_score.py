@@ -11,6 +11,7 @@ import pytest
 
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.schema import Config, MlflowConfig
 from catalog_enrichment.enrichment.score import known_scores
@@ -116,6 +117,17 @@ def test_scores_are_taken_where_all_is_the_same_that_the_proposer_reads(spark: S
     found = known_scores(catalog, spark.createDataFrame(rows, schema), model, CONFIG)
     assert found is not None
     assert [row["product_id"] for row in found.collect()] == ["same"]
+
+
+def test_scores_of_a_version_with_a_renamed_label_are_not_taken(spark: SparkSession, catalog: Catalog) -> None:
+    """The table has the new name, and the certificate the label."""
+    catalog.append_rows("predictions", of_run("run-1", "a"), "run-1")
+    catalog.append_rows("runs", [run("run-1")], "run-1")
+    model = SimpleNamespace(**vars(MODEL) | {"heads": {"color": SimpleNamespace(labels=("Red", "Blue"))}})
+    catalog.names = Names({("color", "Green"): "Lime"})
+    assert known(spark, catalog, {"new": ("a", BOTH)}, model) is not None
+    catalog.names = Names({("color", "Blue"): "Navy"})
+    assert known(spark, catalog, {"new": ("a", BOTH)}, model) is None
 
 
 def test_runs_with_other_scores_are_not_read(spark: SparkSession, catalog: Catalog) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from catalog_enrichment.config.proposer import NOTHING_SEEN, ProposerConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
-from catalog_enrichment.errors import GateRefused, ModelContractError, RegistryError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import Cardinality, Modality
 from catalog_enrichment.registry.model_registry import Registry
@@ -160,6 +161,27 @@ def test_a_version_whose_files_lead_out_of_its_folder_is_an_error(
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(RegistryError, match=r"cannot be fetched from .* is not in the subpath"):
         registry.resolve(alias="candidate")
+
+
+@pytest.mark.parametrize("allowed", [None, "models:/others/3", "models:/models/colours", "models:/x@colours"])
+def test_a_models_code_is_loaded_only_where_the_config_allows_it(allowed: str | None, tmp_path: Path) -> None:
+    """Another model, and names that are alike, allow nothing. Nothing is asked for before: there is no store."""
+    config = config_in(tmp_path)
+    if allowed:
+        section = ProposerConfig(kind="table", name="a", version="1", trained_on=NOTHING_SEEN)
+        object.__setattr__(section, "model", allowed)
+        object.__setattr__(section, "allow_code", True)
+        config = replace(config, proposer=section)
+    with pytest.raises(ConfigError, match=r"models:/colours/3, whose author's code would run.*allow_code = true"):
+        Registry(config).store.fetch_model("models:/colours/3")
+
+
+def test_an_allowed_model_that_is_not_there_is_an_error_that_lists_the_existing(registry: Registry) -> None:
+    section = ProposerConfig(kind="pyfunc", model="models:/colours@newest", allow_code=True, trained_on=NOTHING_SEEN)
+    store = Registry(replace(registry.config, proposer=section)).store
+    for fetch in (lambda: store.fetch_model("models:/colours/3"), lambda: store.pinned("models:/colours@newest")):
+        with pytest.raises(RegistryError, match=r"of model 'colours': the registry has"):
+            fetch()
 
 
 def test_changed_files_are_refused(registry: Registry, trained: TrainedModel) -> None:

@@ -21,17 +21,20 @@ from catalog_enrichment.models import version_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.proposers.given import Calibration, Calibrations
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import EarlierUses, Modality
 from catalog_enrichment.registry.trained_model import TrainedModel, model_card, require_certificates
 from catalog_enrichment.training import proposals
 from catalog_enrichment.training.certification import EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
-from catalog_enrichment.training.seen_products import Declaration
+from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.folds import content_groups
+from catalog_enrichment.training.seen_products import Declaration, leak_check
 
 from .toy import COLORS, DICTIONARY, batches, easy, silent
 from .two_colours import Uses
 
 LABELLED, PRODUCTS = 1200, 2000
+SETTINGS = ProposerConfig(kind="table", name="rule", version="1", trained_on=NOTHING_SEEN)
 MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
 
 Rows = Mapping[str, Sequence[tuple[str, str, float]]]
@@ -202,6 +205,25 @@ def test_labels_that_were_seen_and_not_declared_are_noticed(dataset: Dataset, tm
     found = Certified(dataset, tmp_path).certificate(later_wrong)
     assert found.threshold is None
     assert "more often" in found.why_abstains
+
+
+def test_the_check_reads_no_label_of_the_certification_fold(dataset: Dataset, tmp_path: Path) -> None:
+    """Their use is counted; here every later product of that fold is wrong, and no other."""
+    first = Certified(dataset, tmp_path / "first").by(right)
+    split = proposals.split_of(
+        dataset, {"color": dataset.labels("color", 0)}, SETTINGS, content_groups(dataset.titles, dataset.pictures, []),
+        np.zeros(len(dataset), dtype=bool), EarlierUses(),
+    )  # fmt: skip
+    assert one(first).threshold is not None
+    labels, index = dataset.labels("color", 0), np.arange(len(dataset))
+    given = labels.truth.astype(float) * 0.9
+    for product in split.folds.certification.tolist():
+        if product % 2:
+            given[product] = np.roll(given[product], 1)
+    check = leak_check(labels, ModelScores(index, {"color": given}), split, MADE_AT)
+    assert not check.refusal
+    assert check.result is not None
+    assert check.result.wrong_earlier == 0
 
 
 def test_few_labelled_products_that_were_not_seen_abstain_and_use_no_label(dataset: Dataset, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Store:
         """Raise ConfigError unless the config allows the code of a model: who may write to the registry could have it
         run otherwise."""
         allowed, name = self._config.proposer, uri.removeprefix("models:/").split("/")[0]
-        if allowed is not None and allowed.allow_code and name in re.split("[/@]", allowed.model):
+        if allowed is not None and allowed.allow_code and re.split("[/@]", allowed.model)[1:2] == [name]:
             return
         raise ConfigError(
             f"the version proposes by {uri}, whose author's code would run, with the rights of this job. Allow it in "
