@@ -197,6 +197,13 @@ def test_a_group_of_exactly_half_the_smallest_fold_is_not_drawn_by_itself() -> N
     assert [len(part) for part in Division(products, 2, False, (0,)).parts(np.arange(300), halves)] != [150, 150]
 
 
+def test_without_a_train_fold_the_others_have_their_shares_to_within_a_group() -> None:
+    """Nothing is fitted to a model that was made elsewhere; pairs are no large groups for that."""
+    shares = FoldsConfig(train=0.0, choosing=0.2, certification=0.65, test=0.15)
+    sizes = split_folds(np.arange(400), grouped(np.arange(400) // 2), shares).sizes()
+    assert sizes == {"train": 0, "choosing": 80, "certification": 260, "test": 60}
+
+
 def test_only_stratification_needs_and_reads_values() -> None:
     with pytest.raises(ValueError, match="values"):
         split_folds(np.arange(10), grouped(np.arange(10)), FoldsConfig(stratify=True))
