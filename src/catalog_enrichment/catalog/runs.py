@@ -10,14 +10,14 @@ numbers are the sums of its chunks.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
-from catalog_enrichment.errors import GateRefused
+from catalog_enrichment.errors import DataContractError, GateRefused
 from catalog_enrichment.failures import described
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring import logs
@@ -125,6 +125,28 @@ def recorded(catalog: Catalog, record: RunRecord, unless: bool = False) -> Itera
             if not unless:
                 write_unsuccessful(catalog, record, problem)
             raise
+
+
+@contextmanager
+def dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
+    """Drop the checkpoints of a run whose input is refused: it may be another at the next attempt."""
+    try:
+        yield
+    except (DataContractError, GateRefused):
+        if record.run_id:
+            catalog.checkpoints.drop(record.run_id)
+        raise
+
+
+def resumable_id(catalog: Catalog, table: str, checkpoint: str, run_id: Callable[[int], str]) -> str:
+    """Return the id of an import into ``table``, which follows from the table's version before it (``run_id``).
+
+    An import that was killed after its commit is resumed, if what it had compared (``checkpoint``) is still there.
+    """
+    # version 0 is the empty table
+    now, before = (max(version, 0) for version in catalog.tables.written_versions(table, 2))
+    killed = run_id(before)
+    return killed if catalog.committed(table, killed) and catalog.checkpoints.has(killed, checkpoint) else run_id(now)
 
 
 def write_unsuccessful(catalog: Catalog, record: RunRecord, problem: Exception) -> None:

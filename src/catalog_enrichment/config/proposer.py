@@ -43,17 +43,17 @@ class ProposerConfig:
     first imported before it were seen); or the path of a file with a product id per line. It has no default: products
     that were seen certify nothing, and a wrong declaration makes the certificate worthless."""
     model: str = ""
-    """For pyfunc: `models:/NAME/VERSION` or `models:/NAME@ALIAS`, of the config's registry. An alias is resolved once,
-    and its version is what is certified."""
+    """The model of a pyfunc, in the config's registry: `models:/NAME/VERSION` or `models:/NAME@ALIAS`. An alias is
+    resolved once, and its version is what is certified."""
     allow_code: bool = False
     """Loading a pyfunc runs its author's code on the driver and on every executor, with the job's rights. true: that is
     allowed for `model`."""
     name: str = ""
-    """For a table: the proposer's name, as import_proposals stored it (`proposals.name`)."""
+    """The name of a table's proposer, as import_proposals stored it (`proposals.name`)."""
     version: str = ""
-    """For a table: its version (`proposals.version`)."""
+    """The version of a table's proposer (`proposals.version`)."""
     answers: AnswersConfig = field(default_factory=AnswersConfig)
-    """For pyfunc: the columns of what the model returns."""
+    """The columns of what a pyfunc returns."""
     attributes: list[str] = field(default_factory=list)
     """Attributes to certify; empty: every enabled attribute of the dictionary."""
     calibration: Literal["platt", "none"] = "platt"
@@ -103,7 +103,7 @@ class ProposalsConfig:
     """Answers that were made elsewhere. Each row is an answer about a product, or about one of its attributes."""
 
     format: Literal["parquet", "delta", "csv", "jsonl"]
-    """Of CSV all cells are text; a score is a number written with a point."""
+    """The format of the files. In CSV files all cells are text, and a score is a number with a decimal point."""
     path: str
     """The files; relative to `root`."""
     name: str

@@ -11,7 +11,6 @@ that changes nothing writes nothing. Nothing else in the catalog is changed: the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ def import_proposals(context: Context) -> dict[str, Any]:
         config=config.without_secrets(),
         secrets=config.secrets(),
     )
-    with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
+    with runs.recorded(catalog, record), runs.dropping_checkpoints_if_refused(catalog, record):
         _check(context, given)
         record.config_hash = stable_hash(__version__, asdict(given), context.dictionary.hash())
         record.window = {"proposer": given.name, "version": given.version}
@@ -156,22 +155,7 @@ def _run_id(catalog: Catalog, record: RunRecord) -> str:
         inputs = (record.input_fingerprint, record.config_hash, catalog.tables.written_versions("products")[0])
         return make_run_id(RunKind.IMPORT_PROPOSALS, *inputs, answers_before)
 
-    # version 0 is the empty table
-    now, before = (max(version, 0) for version in catalog.tables.written_versions(TABLE, 2))
-    killed = run_id(before)
-    if catalog.committed(TABLE, killed) and catalog.checkpoints.has(killed, _CHANGES):
-        return killed
-    return run_id(now)
-
-
-@contextmanager
-def _dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
-    try:
-        yield
-    except DataContractError:
-        if record.run_id:
-            catalog.checkpoints.drop(record.run_id)
-        raise
+    return runs.resumable_id(catalog, TABLE, _CHANGES, run_id)
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import __version__, contract, resources
@@ -23,7 +21,7 @@ from catalog_enrichment.catalog import gone_products, runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.dictionary import is_below
-from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import merchant_values, outcomes
 from catalog_enrichment.ingest.absent_products import CHANGES, RETRACTED, refuse_many_gone, who_went
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
@@ -75,7 +73,7 @@ def import_products(context: Context) -> dict[str, Any]:
     record = RunRecord(
         kind=RunKind.IMPORT, stages=Stages(context.say), config=config.without_secrets(), secrets=config.secrets()
     )
-    with runs.recorded(catalog, record), _dropping_checkpoints_if_refused(catalog, record):
+    with runs.recorded(catalog, record), runs.dropping_checkpoints_if_refused(catalog, record):
         record.config_hash = _settings_hash(context)
         rules = load_rules(resources.locate(given.row_rules, config.path(".")))
         _check_attributes(context)
@@ -204,23 +202,7 @@ def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
         inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
         return make_run_id(RunKind.IMPORT, *inputs, products_before)
 
-    # version 0 is the empty table
-    now, before = (max(version, 0) for version in catalog.tables.written_versions("products", 2))
-    killed = run_id(before)
-    if catalog.committed("products", killed) and catalog.checkpoints.has(killed, OUTCOMES):
-        return killed
-    return run_id(now)
-
-
-@contextmanager
-def _dropping_checkpoints_if_refused(catalog: Catalog, record: RunRecord) -> Iterator[None]:
-    """Drop the checkpoints of a refused run: pictures may be there at the next attempt, which changes versions."""
-    try:
-        yield
-    except (DataContractError, GateRefused):
-        if record.run_id:
-            catalog.checkpoints.drop(record.run_id)
-        raise
+    return runs.resumable_id(catalog, "products", OUTCOMES, run_id)
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------

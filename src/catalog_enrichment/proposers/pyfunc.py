@@ -53,7 +53,7 @@ class PyfuncProposer:
     """Their hash, by :func:`hash_of_model`."""
     heads: Mapping[str, Head]
     dictionary: Dictionary
-    """Of the attributes of ``heads``: how answers become values."""
+    """The dictionary of the attributes of ``heads``, by which answers become values."""
     columns: AnswersConfig
     """Where the answers are in what the model returns."""
     inputs: tuple[str, ...]

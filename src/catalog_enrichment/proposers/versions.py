@@ -48,7 +48,7 @@ class GivenVersion:
     version: str = ""
     """The name and the version of answers."""
     table_version: int = -1
-    """Of the table `proposals`, when it was certified; answers that come later belong to the same ``version``."""
+    """The version of the table `proposals` when it was certified. Later answers belong to the same ``version``."""
     answers_hash: str = ""
     """Hash of the answers that were certified."""
     forms: list[str] = field(default_factory=list)

@@ -22,12 +22,11 @@ from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.proposers.given import Calibrations
 from catalog_enrichment.proposers.pinning import Pinned, Shelf, pinned
 from catalog_enrichment.proposers.protocol import Asked, Proposer
-from catalog_enrichment.records import RunStatus
 from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.spark.frames import arrow_batch_rows, with_ids
 from catalog_enrichment.training import proposals, seen_products
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
-from catalog_enrichment.training.job import certificate_summary, earlier_candidates, reported, write_page
+from catalog_enrichment.training.job import earlier_candidates, told
 from catalog_enrichment.training.proposals import Source, settings_of
 from catalog_enrichment.training.task import attributes_of
 
@@ -84,29 +83,10 @@ def certify_proposals(context: Context, registry: Registry) -> dict[str, Any]:
         certified = proposals.certify(dataset, config, source, workdir, earlier, stages)
         with stages("register"), registry.training_run(proposer.name, "certify_model") as run:
             version = registry.register(certified, run)
-        report = write_page(certified, version, config, registry, stages)
-    with reported("tables", stages):
-        from catalog_enrichment.report.training_tables import training_tables
-
-        stages.say(f"\n{training_tables(certified)}\n")
     for line in _unused(certified.lineage["proposals"]):
         stages.say(line)
-    stages.say(f"registered {version.name} version {version.version}; promote_model decides whether it is used")
-    return {
-        "status": RunStatus.SUCCEEDED,
-        "model": version.name,
-        "model_version": version.version,
-        "proposer": proposer.name,
-        "trained_on": seen_products.sentence(declared),
-        "mlflow_run_id": version.run_id,
-        "certificates": [certificate_summary(certificate) for certificate in certified.certificates],
-        "proposals": certified.lineage["proposals"],
-        "metrics": certified.metrics,
-        "warnings": certified.warnings,
-        "lineage": certified.lineage,
-        "report": report,
-        "seconds": stages.seconds,
-    }
+    about = {"proposer": proposer.name, "trained_on": seen_products.sentence(declared)}
+    return told(certified, version, config, registry, stages) | about
 
 
 def _load(context: Context, names: Sequence[str], reads_pictures: bool, workdir: Path) -> Dataset:
@@ -159,9 +139,9 @@ def propose(
     for (name, text), number in counts.most_common():
         by_attribute.setdefault(name, {})[text] = number
     proposing = Counter(name for rows in found.values() for name in {name for name, value, _ in rows if value})
-    return found, {"products": len(product_ids), "proposing": dict(proposing)} | (
-        {"not_scored": dict(failed)} if failed else {}
-    ) | ({"not_used": by_attribute} if by_attribute else {})
+    told_of = {"not_scored": dict(failed), "not_used": by_attribute}
+    counted = {"products": len(product_ids), "proposing": dict(proposing)}
+    return found, counted | {name: numbers for name, numbers in told_of.items() if numbers}
 
 
 _MOST_EXAMPLES = 10
@@ -179,8 +159,7 @@ def _unused(counts: Mapping[str, Any]) -> list[str]:
 
 
 def _facts(found: Pinned) -> dict[str, Any]:
-    version = found.version
-    given = {"model": version.model, "model_hash": version.model_hash, "answers": f"{version.name} {version.version}"}
-    table = {"table_version": version.table_version} if version.table_version >= 0 else {}
-    kept = {name: text for name, text in given.items() if text.strip()}
-    return {"kind": version.kind, **kept, **table, "made_at": found.made_at.isoformat()}
+    named = ("kind", "model", "model_hash", "name", "version", "answers_hash")
+    facts = {name: text for name in named if (text := getattr(found.version, name))}
+    table = {"table_version": found.version.table_version} if found.version.table_version >= 0 else {}
+    return facts | table | {"made_at": found.made_at.isoformat()}

@@ -77,7 +77,6 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
         fitting_resources(config, "train_model") as (workdir, fit),
         registry.training_run(recipe.name, "train_model") as run,
     ):
-        from catalog_enrichment.report.training_tables import training_tables
         from catalog_enrichment.training.train import train
 
         with stages("train") as stage:
@@ -89,7 +88,16 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
             stage.rows_in = trained.lineage["labelled"]
         with stages("register"):
             version = registry.register(trained, run)
+    return told(trained, version, config, registry, stages)
+
+
+def told(
+    trained: TrainedModel, version: ModelVersion, config: Config, registry: Registry, stages: Stages
+) -> dict[str, Any]:
+    """Print the tables of a registered version, write its page, and return the job's summary."""
     with reported("tables", stages):
+        from catalog_enrichment.report.training_tables import training_tables
+
         stages.say(f"\n{training_tables(trained)}\n")
     for warning in trained.warnings:
         stages.say(f"warning: {warning}")
@@ -100,7 +108,7 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
         "model": version.name,
         "model_version": version.version,
         "mlflow_run_id": version.run_id,
-        "certificates": [certificate_summary(certificate) for certificate in trained.certificates],
+        "certificates": [_certificate_summary(certificate) for certificate in trained.certificates],
         "metrics": trained.metrics,
         "warnings": trained.warnings,
         "lineage": trained.lineage,
@@ -183,7 +191,7 @@ def earlier_candidates(catalog: Catalog, promotion: Promotion) -> EarlierCandida
     )
 
 
-def certificate_summary(certificate: Certificate) -> dict[str, Any]:
+def _certificate_summary(certificate: Certificate) -> dict[str, Any]:
     """Return the most important fields; all of them are in the model version's certificates.json."""
     counts = ("accepted", "wrong", "lower_bound", "certification_round", "use_number")
     return {

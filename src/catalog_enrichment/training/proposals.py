@@ -88,7 +88,7 @@ class Source:
     save: Callable[[Path, Calibrations], Proposer]
     """Writes the version's folder with the calibrations; returns its proposer."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """About the proposer, for the record."""
+    """Facts about the proposer, which are logged with the version."""
 
 
 def certify(
