@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog_enrichment.catalog import maintenance, part_files, runs
-from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables
+from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, names_of
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.object_storage import ObjectStorage
@@ -85,16 +85,16 @@ def refresh(lake: Catalog, seen: list[dict[str, Any]], run_id: str) -> None:
     if lake.current_values_stale():
         delta = lake.tables.create("current_values")
         sources = {table: lake.version(table) for table in COMMIT_POINTS}
-        assert lake.tables.commit(delta, parts_of(lake, "current_values", *seen), run_id, sources, overwrite=True)
+        parts = parts_of(lake, "current_values", *seen)
+        assert lake.tables.commit(delta, parts, run_id, sources, replaced=names_of(delta))
 
 
 def clean_up(lake: Catalog, number: int) -> None:
     upkeep = Maintenance(lake, 0)
     with lake.writing():
         for table in upkeep.tables:
-            small = upkeep.small_files(table, 3)
-            if small.paths:
-                upkeep.compact(table, small, f"maintain-{number:03d}")
+            if groups := upkeep.files_to_join(table, 3):
+                upkeep.compact(table, groups, f"maintain-{number:03d}")
             if upkeep.commits_since_checkpoint(table) >= maintenance.CHECKPOINT_COMMITS:
                 upkeep.shorten_log(table)
             upkeep.unreferenced_files(table).delete()

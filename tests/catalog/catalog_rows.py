@@ -74,8 +74,7 @@ def parts_of(catalog: Catalog, table: str, *rows: dict[str, Any]) -> list[Part]:
     """One written file with ``rows``, which no version of the table has yet; no file for no rows."""
     schema = contract.arrow_schema(table)
     batches = pa.Table.from_pylist(list(rows), schema=schema).to_batches()
-    part = part_files.write_part(batches, catalog.storage.below(table), schema)
-    return [part] if part else []
+    return list(part_files.written_parts(batches, catalog.storage.below(table), schema))
 
 
 def run_row(run_id: str, **given: Any) -> dict[str, Any]:

@@ -268,7 +268,7 @@ def test_small_files_become_one_and_unneeded_files_go(lake: Catalog, monkeypatch
     with lake.writing():
         upkeep = Maintenance(lake, 0)
         assert upkeep.tables == ["attribute_values", "current_values"]
-        assert upkeep.compact("attribute_values", upkeep.small_files("attribute_values", 3), "maintain-1") == 1
+        assert upkeep.compact("attribute_values", upkeep.files_to_join("attribute_values", 3), "maintain-1") == 1
         assert sorted(map(str, scanned(lake, "attribute_values"))) == sorted(map(str, before))
         assert not lake.current_values_stale()
         lake.storage.put("attribute_values/part-killed.parquet", b"1234")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,34 +27,9 @@ def products(*rows: dict) -> list[pa.RecordBatch]:
 def test_no_rows_write_no_file(tmp_path: Path) -> None:
     empty = PRODUCTS.empty_table().to_batches() or [pa.RecordBatch.from_pylist([], schema=PRODUCTS)]
 
-    assert part_files.write_part([], FolderStorage(tmp_path), PRODUCTS) is None
-    assert part_files.write_part(empty, FolderStorage(tmp_path), PRODUCTS) is None
+    assert list(part_files.written_parts([], FolderStorage(tmp_path), PRODUCTS)) == []
+    assert list(part_files.written_parts(empty, FolderStorage(tmp_path), PRODUCTS)) == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_rows_of_other_products_are_kept_row_group_by_row_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
-    names = ["b", "é", "a", "c", "d"]
-    part = part_files.write_part(products(*[product(name) for name in names]), FolderStorage(tmp_path), PRODUCTS)
-    assert part is not None
-    assert pq.ParquetFile(tmp_path / part.name).num_row_groups > 1
-    pq.write_table(pa.Table.from_pylist([product("old")], schema=PRODUCTS), tmp_path / "older.parquet")
-    groups = [[DataFile("older.parquet", 1, 1)], [DataFile(part.name, part.size, part.rows)]]
-
-    gone, numbers = pa.array(["é", "d", "x"]), pa.RecordBatch.from_pydict({"id": [1, 0]})
-    first, second = part_files.write_kept_parts([numbers], groups, gone, FolderStorage(tmp_path), PRODUCTS)
-
-    def ids(row: pa.RecordBatch) -> list[str]:
-        return pq.read_table(tmp_path / row["name"][0].as_py())["product_id"].to_pylist()
-
-    assert (ids(first), ids(second)) == (["b", "a", "c"], ["old"])
-    everything = pa.array(names)
-    assert (
-        list(part_files.write_kept_parts([numbers.slice(0, 1)], groups, everything, FolderStorage(tmp_path), PRODUCTS))
-        == []
-    )
 
 
 def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +37,8 @@ def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     picture = {"bytes": b"\xff" * 4_000, "uri": None, "version": "1"}
     batches = products(*[product(f"p{i}", images=[picture]) for i in range(9)])
 
-    part = part_files.write_part(batches, FolderStorage(tmp_path), PRODUCTS)
+    [part] = part_files.written_parts(batches, FolderStorage(tmp_path), PRODUCTS)
 
-    assert part is not None
     footer = pq.ParquetFile(tmp_path / part.name).metadata
     assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [2, 2, 2, 2, 1]
 
@@ -78,9 +53,8 @@ def test_the_ranges_are_of_all_row_groups_and_leave_nulls_out(tmp_path: Path, mo
     known = {"stage": "import", "reason": "x", "quarantined_at": START}
     batches = [pa.RecordBatch.from_pylist([row | known], schema=schema) for row in rows]
 
-    part = part_files.write_part(batches, FolderStorage(tmp_path), schema)
+    [part] = part_files.written_parts(batches, FolderStorage(tmp_path), schema)
 
-    assert part is not None
     assert part.problem is None
     assert pq.ParquetFile(tmp_path / part.name).num_row_groups == part.rows == 5
     assert json.loads(part.stats) == {
@@ -119,11 +93,34 @@ def test_batches_are_joined_up_to_the_size_of_a_row_group(monkeypatch: pytest.Mo
     batches = [batch for i in range(9) for batch in products(product(f"p{i}"))]
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 3 * batches[0].nbytes)
 
-    assert [table.num_rows for table in part_files.row_groups(batches, PRODUCTS)] == [3, 3, 3, 0]
+    assert [table.num_rows for table in part_files.row_groups(batches, PRODUCTS)] == [2, 2, 2, 2, 1]
     assert [part_files.rows_per_group(pa.Table.from_batches(batches[:n])) for n in (1, 3, 9)] == [3, 3, 3]
     assert part_files.rows_per_group(PRODUCTS.empty_table()) == 1
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 1)
     assert part_files.rows_per_group(pa.Table.from_batches(batches)) == 1
+
+
+def test_all_rows_about_a_product_are_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two files would have to be written again for it, and a file's range says nothing about its last product."""
+    schema = contract.arrow_schema("current_values")
+    names = ["a", "a", "b", "b", "b", "c", "d", "d"]
+    rows = [
+        {"product_id": name, "attribute": f"x{i}", "values": ["v"], "source": "model"} for i, name in enumerate(names)
+    ]
+    batches = [pa.RecordBatch.from_pylist([row], schema=schema) for row in rows]
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 2 * batches[0].nbytes)
+    monkeypatch.setattr(part_files, "FILE_BYTES", 1)
+
+    parts = list(part_files.written_parts(batches, FolderStorage(tmp_path), schema))
+
+    found = [pq.read_table(tmp_path / part.name)["product_id"].to_pylist() for part in parts]
+    assert sorted(chain.from_iterable(found)) == names
+    assert len({name for ids in found for name in set(ids)}) == sum(len(set(ids)) for ids in found)
+    assert len(parts) > 1
+    monkeypatch.setattr(part_files, "MOST_GROUP_BYTES", 3 * batches[0].nbytes)
+    same = [pa.RecordBatch.from_pylist([rows[0]], schema=schema)] * 9
+    assert [table.num_rows for table in part_files.row_groups(same, schema)] == [3, 3, 3, 0], "bounded all the same"
+    assert [part.file.ids for part in parts] == [(ids[0], ids[-1]) for ids in found]
 
 
 def test_columns_are_found_by_name_and_instants_survive_another_time_zone() -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from catalog_enrichment.catalog.delta_tables import names_of
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.feed import Position
@@ -51,7 +52,7 @@ class Versions:
         parts = [part for number in range(files) for part in parts_of(self.catalog, TABLE, *rows[number::files])]
         self.numbers += 1
         sources = {"products": self.numbers, "attribute_values": self.numbers}
-        assert self.catalog.tables.commit(delta, parts, run_id, sources, overwrite=True)
+        assert self.catalog.tables.commit(delta, parts, run_id, sources, replaced=names_of(delta))
         return self.position()
 
     def show_twice(self, state: Mapping[Key, Mapping[str, Any]], key: Key) -> None:

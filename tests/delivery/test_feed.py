@@ -137,7 +137,7 @@ def test_upkeep_that_joins_files_changes_nothing_but_the_position(versions: Vers
     state = {(f"p{number}", "color"): value("Red") for number in range(9)}
     first = versions.show(state, "run-1", files=3)
     maintenance = Maintenance(versions.catalog, 0)
-    assert maintenance.compact(TABLE, maintenance.small_files(TABLE, 2), "maintain-1") == 1
+    assert maintenance.compact(TABLE, maintenance.files_to_join(TABLE, 2), "maintain-1") == 1
     assert versions.position().version > first.version
     assert told(versions, first) == []
 

@@ -186,34 +186,35 @@ class DeltaTables:
         run_id: str,
         transactions: Mapping[str, int],
         *,
-        overwrite: bool = False,
         replaced: Sequence[str] | None = None,
+        same_rows: bool = False,
     ) -> bool:
         """Make one atomic commit on top of ``delta``; False if a concurrent commit excludes it.
 
-        The files ``parts`` are added, with ``overwrite`` in place of all others. ``replaced``: names of files whose
-        rows ``parts`` have; then the commit changes no rows.
+        The files ``parts`` are added, and those with the names ``replaced`` removed. Any concurrent commit excludes a
+        commit that replaces, even if it is no file: the other may have added what was to be replaced. ``same_rows``:
+        ``parts`` have the rows of the files ``replaced``; then only another that removes these files excludes it.
         """
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, RemoveAction
 
         table = Path(unquote(delta.table_uri)).name
-        self._check_parts(table, delta, parts, overwrite)
+        self._check_parts(table, delta, parts, set(replaced or ()))
         self.assert_lease(delta, table)
         token = self.lock.token if table in FENCED else None
         fence = {} if token is None else {FENCE: token}
+        alone = replaced is not None and not same_rows
         properties = CommitProperties(
             custom_metadata={"run_id": run_id, "rows": sum(part.rows for part in parts)},
-            max_commit_retries=COMMIT_RETRIES,
+            max_commit_retries=0 if alone else COMMIT_RETRIES,
             app_transactions=[Transaction(name, number) for name, number in (dict(transactions) | fence).items()],
         )
-        now, changes_rows = int(datetime.now(UTC).timestamp() * 1000), replaced is None
-        actions: list[Any] = [AddAction(part.name, part.size, {}, now, changes_rows, part.stats) for part in parts]
-        actions += [RemoveAction(name, False, now) for name in replaced or ()]
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        actions: list[Any] = [AddAction(part.name, part.size, {}, now, not same_rows, part.stats) for part in parts]
+        actions += [RemoveAction(name, not same_rows, now) for name in replaced or ()]
         try:
-            mode = "overwrite" if overwrite else "append"
-            delta.create_write_transaction(actions, mode, delta.schema(), commit_properties=properties)
+            delta.create_write_transaction(actions, "append", delta.schema(), commit_properties=properties)
         except CommitFailedError:
             return False
         self._sync_log(table)
@@ -225,16 +226,16 @@ class DeltaTables:
             log = folder / table_checks.LOG
             sync(max(log.glob(f"{'[0-9]' * 20}.json")), log)
 
-    def _check_parts(self, table: str, delta: DeltaTable, parts: Sequence[Part], overwrite: bool) -> None:
+    def _check_parts(self, table: str, delta: DeltaTable, parts: Sequence[Part], replaced: set[str]) -> None:
         """Raise rather than commit rows that break the contract, or files that are not there: Delta takes both.
 
-        Nor is anything added to a table in a folder that has lost a file.
+        Nor is anything added to a table in a folder that has lost a file, unless it is one of those ``replaced``.
         """
         if problems := sorted({part.problem for part in parts if part.problem}):
             raise DataContractError(f"table {table}: {'; '.join(problems)}. Nothing was written")
         place = self.storage.below(table)
-        if place.folder is not None and not overwrite:
-            table_checks.check_files(place, files_of(delta))
+        if place.folder is not None:
+            table_checks.check_files(place, [file for file in files_of(delta) if file.name not in replaced])
         for part in parts:
             if place.size(part.name) != part.size:
                 raise ConfigError(
@@ -331,4 +332,9 @@ def files_of(delta: DeltaTable | None) -> list[DataFile]:
     if delta is None:
         return []
     actions = pa.table(delta.get_add_actions()).sort_by("modification_time").to_pylist()
-    return [DataFile(file["path"], file["size_bytes"], file.get("num_records")) for file in actions]
+    return [DataFile(file["path"], file["size_bytes"], file.get("num_records"), _ids_of(file)) for file in actions]
+
+
+def _ids_of(action: Mapping[str, Any]) -> tuple[str, str] | None:
+    low, high = ((action.get(bound) or {}).get("product_id") for bound in ("min", "max"))
+    return None if low is None or high is None else (low, high)

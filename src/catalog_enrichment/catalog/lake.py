@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger, locks, value_names
 from catalog_enrichment.catalog.checkpoints import Checkpoints
-from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, files_of, schema_of
+from catalog_enrichment.catalog.delta_tables import COMMIT_POINTS, DeltaTables, files_of, names_of, schema_of
 from catalog_enrichment.catalog.locks import AssertHeld
 from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.catalog.storage import FolderStorage, Storage
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.spark.frames import few_ids, persisted_frames, with_ids
+from catalog_enrichment.spark.frames import about_products, few_ids, persisted_frames
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,9 +40,6 @@ SCAN_ROWS = 256
 """Rows in a batch of :meth:`Catalog.scan`: a few megabytes, with pictures."""
 
 REFRESH_ATTEMPTS = 5
-
-KEPT_FILE_BYTES = 32 * 2**20
-"""Files that are written again without some of their rows are joined up to about this size."""
 
 _AMBIGUOUS = set("%[]{}*?\\")
 """In a path, deltalake decodes the percent sign, and Spark reads the other characters as patterns."""
@@ -128,25 +125,42 @@ class Catalog:
     def names(self, names: Names) -> None:
         self._names = names
 
-    def read(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
+    def read(
+        self,
+        table: str,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        ids: pa.Array | None = None,
+    ) -> DataFrame:
         """Return the newest version of the table, or ``version``; empty if the table does not exist yet.
 
         Values have the names in force (:mod:`value_names`), also in an earlier version.
 
-        ``columns``: only these. From an object store Spark cannot leave out the others by itself. The frame keeps
-        reading that version, whatever is committed later.
+        ``columns``: only these. From an object store Spark cannot leave out the others by itself. ``ids``: only rows
+        about these products; files whose range has none of them are not opened. The frame keeps reading that version,
+        whatever is committed later.
         """
-        frame = self.stored(table, version, columns)
+        frame = self.stored(table, version, columns, ids)
         return value_names.frame_with_names(table, frame, self.names) if value_names.has_values(table) else frame
 
-    def stored(self, table: str, version: int | None = None, columns: Sequence[str] | None = None) -> DataFrame:
+    def stored(
+        self,
+        table: str,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        ids: pa.Array | None = None,
+    ) -> DataFrame:
         """Return the rows with the names that values were stored with, for rows that are written again."""
+        from catalog_enrichment.catalog import rewriting
         from catalog_enrichment.catalog.part_files import frame_of
 
         whole = contract.spark_schema(table)
         schema = whole if columns is None else type(whole)([whole[name] for name in columns])
         files = files_of(self.tables.open(table, version))
-        return frame_of(self._session(), self.storage.below(table), files, schema)
+        if ids is not None:
+            files = rewriting.about(files, ids)
+        frame = frame_of(self._session(), self.storage.below(table), files, schema)
+        return frame if ids is None else about_products(frame, ids)
 
     def scan(
         self, table: str, columns: Sequence[str] | None = None, version: int | None = None
@@ -169,40 +183,48 @@ class Catalog:
 
         Raises DataContractError, with nothing committed, if ``df`` does not keep the table's contract.
         """
-        return self._write(table, run_id, lambda _: self._spark_parts(table, df))
+        return self._write(table, run_id, lambda _: (self._spark_parts(table, df), None))
 
     def append_rows(self, table: str, rows: Sequence[dict[str, Any]], run_id: str) -> int:
         """Do as :meth:`append` for a few rows of the driver's, without Spark. Columns left out are null."""
-        return self._write(table, run_id, lambda _: self._row_parts(table, rows))
+        return self._write(table, run_id, lambda _: (self._row_parts(table, rows), None))
 
     def replace(self, table: str, df: DataFrame, run_id: str) -> int:
         """Put the rows of ``df`` in place of all others; otherwise as :meth:`append`.
 
         If two runs replace a table at once, the second to commit gets a DataContractError.
         """
-        return self._write(table, run_id, lambda _: self._spark_parts(table, df), overwrite=True)
+        return self._write(table, run_id, lambda delta: (self._spark_parts(table, df), names_of(delta)))
 
     def replace_products(self, table: str, df: DataFrame, changed: DataFrame, run_id: str) -> int:
         """Put the rows of ``df`` in place of those about the products whose ``product_id`` is in ``changed``; otherwise
-        as :meth:`replace`. The rows of all other products stay; returns how many rows the table has."""
+        as :meth:`replace`.
 
-        def write(delta: DeltaTable) -> list[Part]:
+        ``df`` has rows about these products only. The rows of all other products stay, most of them in the files in
+        which they are: only files that hold a row about a changed product are written again. Returns how many rows
+        the table has.
+        """
+
+        def write(delta: DeltaTable) -> tuple[list[Part], list[str]]:
             return self._updated_parts(table, delta, df, changed, few_ids(changed))
 
-        return self._write(table, run_id, write, overwrite=True)
+        return self._write(table, run_id, write)
 
     def _write(
-        self, table: str, run_id: str, write: Callable[[DeltaTable], list[Part]], overwrite: bool = False
+        self, table: str, run_id: str, write: Callable[[DeltaTable], tuple[list[Part], list[str] | None]]
     ) -> int:
+        """Commit what ``write`` returns: files to add, and names of the files that they replace, None to add only."""
         # opened before anything is written: what others commit from here on is seen as concurrent
         delta = self.tables.create(table)
         self.tables.assert_lease(delta, table)
         done = delta.transaction_version(run_id)
         if done is not None:
             return int(done)
-        parts = write(delta)
+        parts, replaced = write(delta)
         rows = sum(part.rows for part in parts)
-        if self.tables.commit(delta, parts, run_id, {run_id: rows}, overwrite=overwrite):
+        if replaced is not None:
+            rows += self._rows_but(table, delta, set(replaced))
+        if self.tables.commit(delta, parts, run_id, {run_id: rows}, replaced=replaced):
             return rows
         winner = self.tables.rows_of(table, run_id)
         if winner is None:
@@ -213,56 +235,58 @@ class Catalog:
             )
         return winner
 
+    def _rows_but(self, table: str, delta: DeltaTable, replaced: set[str]) -> int:
+        """Return how many rows the files of ``delta`` have that are not ``replaced``."""
+        place, rows = self.storage.below(table), 0
+        for file in files_of(delta):
+            if file.name not in replaced:
+                rows += place.parquet(file.name).metadata.num_rows if file.rows is None else file.rows
+        return rows
+
     def _spark_parts(self, table: str, df: DataFrame) -> list[Part]:
-        from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, write_parts
+        from catalog_enrichment.catalog.part_files import KEY, PART_SCHEMA, SORTED_BY_PRODUCT, Part, write_parts
 
         task = partial(write_parts, place=self.storage.below(table), schema=contract.arrow_schema(table))
-        rows = _select_contract(table, df).mapInArrow(task, PART_SCHEMA).collect()
-        return [Part(**row.asDict()) for row in rows]
+        rows = _select_contract(table, df)
+        if table in SORTED_BY_PRODUCT:  # each file has a range of products
+            rows = rows.repartitionByRange(KEY).sortWithinPartitions(KEY)
+        return [Part(**row.asDict()) for row in rows.mapInArrow(task, PART_SCHEMA).collect()]
 
     def _updated_parts(
         self, table: str, delta: DeltaTable, df: DataFrame, changed: DataFrame, ids: pa.Array | None
-    ) -> list[Part]:
-        """Write ``df``, and the rows of ``delta`` about products that are not ``changed``; ``ids``: theirs, if few."""
+    ) -> tuple[list[Part], list[str]]:
+        """Write ``df``, and other rows of the files of ``delta`` that hold a row about the products ``changed``.
+
+        ``ids``: theirs, if few. Returns the files, and the names of those that they replace.
+        """
         if ids is None:
             stored = self.stored(table, int(delta.version()))
             kept = stored.join(changed.select("product_id"), "product_id", "left_anti")
-            return self._spark_parts(table, kept.select(df.columns).unionByName(df))
-        return self._kept_parts(table, delta, ids) + self._spark_parts(table, df)
+            return self._spark_parts(table, kept.select(df.columns).unionByName(df)), names_of(delta)
+        from catalog_enrichment.catalog.rewriting import Rewriter
 
-    def _kept_parts(self, table: str, delta: DeltaTable, gone: pa.Array) -> list[Part]:
-        """Write the rows of ``delta`` about other products than ``gone``, from file to file: Spark only starts the
-        tasks."""
-        from catalog_enrichment.catalog.part_files import PART_SCHEMA, Part, grouped, write_kept_parts
-
-        groups = grouped(files_of(delta), lambda file: file.size, KEPT_FILE_BYTES)
-        if not groups:
-            return []
-        task = partial(
-            write_kept_parts,
-            groups=groups,
-            gone=gone,
-            place=self.storage.below(table),
-            schema=contract.arrow_schema(table),
-        )
-        numbers = self._session().range(0, len(groups), numPartitions=len(groups))
-        return [Part(**row.asDict()) for row in numbers.mapInArrow(task, PART_SCHEMA).collect()]
+        parts = self._spark_parts(table, df)
+        if any(part.problem for part in parts):
+            return parts, []
+        rewriter = Rewriter(self._session(), self.storage.below(table), contract.arrow_schema(table))
+        return rewriter.put(parts, ids, files_of(delta))
 
     def _row_parts(self, table: str, rows: Sequence[dict[str, Any]]) -> list[Part]:
         import pyarrow as pa
 
-        from catalog_enrichment.catalog.part_files import write_part
+        from catalog_enrichment.catalog.part_files import KEY, SORTED_BY_PRODUCT, written_parts
 
         known = contract.columns(table)
         if unknown := sorted({name for row in rows for name in row} - set(known)):
             raise DataContractError(f"table {table} has no columns {unknown}; its columns are {known}")
         schema = contract.arrow_schema(table)
         try:
-            batches = pa.Table.from_pylist(list(rows), schema=schema).to_batches()
+            found = pa.Table.from_pylist(list(rows), schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as problem:
             raise DataContractError(f"table {table}: a row does not fit its contract: {problem}") from None
-        part = write_part(batches, self.storage.below(table), schema)
-        return [part] if part else []
+        if table in SORTED_BY_PRODUCT:
+            found = found.sort_by(KEY)
+        return list(written_parts(found.to_batches(), self.storage.below(table), schema))
 
     # what readers see
 
@@ -285,32 +309,37 @@ class Catalog:
             sources = self._source_versions()
             if _derived_from(delta) == sources:
                 return False
-            products, events = (
-                self.read(table, sources[table] or -1, columns) for table, columns in ledger.CURRENT_VALUES_FROM.items()
-            )
-            if changed is not None and self._only_changed_by(run_id, _derived_from(delta), sources):
-                parts = self._derived_again(delta, products, events, changed)
-            else:
-                parts = self._spark_parts("current_values", ledger.current_values(products, ledger.active(events)))
-            if self.tables.commit(delta, parts, run_id, sources, overwrite=True):
+            some = changed is not None and self._only_changed_by(run_id, _derived_from(delta), sources)
+            parts, replaced = self._derived(delta, sources, changed if some else None)
+            if self.tables.commit(delta, parts, run_id, sources, replaced=replaced):
                 return True
         raise DataContractError(
             f"{self.location('current_values')}: other jobs kept refreshing it; run {run_id} is committed, "
             "and the next job's refresh will show it"
         )
 
-    def _derived_again(
-        self, delta: DeltaTable, products: DataFrame, events: DataFrame, changed: DataFrame
-    ) -> list[Part]:
-        """Write ``delta``, the current values, with those of the ``changed`` products derived again."""
-        ids = few_ids(changed)
-        some = changed.select("product_id") if ids is None else with_ids(self._session(), ids)
-        with persisted_frames() as persist:  # events are read twice, products three times
-            own_products, own_events = (
-                persist(frame.join(some, "product_id", "left_semi")) for frame in (products, events)
+    def _derived(
+        self, delta: DeltaTable, sources: dict[str, int], changed: DataFrame | None
+    ) -> tuple[list[Part], list[str]]:
+        """Write the current values by these versions of the ``sources``, in place of ``delta``, the table as it is.
+
+        ``changed``: only those of these products. Returns files, and the names of those that they replace.
+        """
+        ids = None if changed is None else few_ids(changed)
+        products, events = (
+            self.read(table, sources[table] or -1, columns, ids)
+            for table, columns in ledger.CURRENT_VALUES_FROM.items()
+        )
+        if changed is None:
+            rows = ledger.current_values(products, ledger.active(events))
+            return self._spark_parts("current_values", rows), names_of(delta)
+        if ids is None:
+            products, events = (
+                frame.join(changed.select("product_id"), "product_id", "left_semi") for frame in (products, events)
             )
-            rows = ledger.current_values(own_products, ledger.active(own_events))
-            return self._updated_parts("current_values", delta, rows, some, ids)
+        with persisted_frames() as persist:  # events are read twice, products three times
+            rows = ledger.current_values(persist(products), ledger.active(persist(events)))
+            return self._updated_parts("current_values", delta, rows, changed, ids)
 
     def confirm_current_values(self, run_id: str) -> None:
         """Note that ``current_values`` is up to date: a source has another version, with the same rows."""

@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
+from catalog_enrichment.catalog import rewriting
 from catalog_enrichment.catalog.checkpoints import STAGING
 from catalog_enrichment.catalog.delta_tables import files_of, names_of
-from catalog_enrichment.catalog.storage import Storage, Stored
+from catalog_enrichment.catalog.part_files import FILE_BYTES, SORTED_BY_PRODUCT, written_parts
+from catalog_enrichment.catalog.storage import DataFile, Storage, Stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
-SMALL_BYTES = 32 * 2**20
+SMALL_BYTES = FILE_BYTES // 2
 """A file below this is joined with others."""
 
-TARGET_BYTES = 128 * 2**20
-"""Compressed bytes up to which small files are joined into one file."""
+MOST_OVERLAPPING = 8
+"""Files that can hold a row about the same product, of which more are joined."""
 
 CHECKPOINT_COMMITS = 10
 """Commits since a table's last Delta checkpoint after which another is made: opening a table reads all of them."""
@@ -171,33 +173,31 @@ class Maintenance:
 
     # small files
 
-    def small_files(self, table: str, at_least: int) -> FileSet:
-        """Return the newest version's files below :data:`SMALL_BYTES`; none if they are fewer than ``at_least``."""
-        files = [Stored(file.name, file.size, 0.0) for file in files_of(self._open(table)) if file.size < SMALL_BYTES]
-        return FileSet(self._storage.below(table), files if len(files) >= max(at_least, 2) else [])
+    def files_to_join(self, table: str, at_least: int) -> list[list[DataFile]]:
+        """Return groups of the newest version's files: the small files, if they are ``at_least`` so many, and files of
+        which more than :data:`MOST_OVERLAPPING` can hold a row about the same product."""
+        files = files_of(self._open(table))
+        small = [file for file in files if file.size < SMALL_BYTES]
+        groups = [small] if len(small) >= max(at_least, 2) else []
+        if table in SORTED_BY_PRODUCT:
+            groups += rewriting.deepest([file for file in files if file.size >= SMALL_BYTES], MOST_OVERLAPPING)
+        return groups
 
-    def compact(self, table: str, small: FileSet, run_id: str) -> int:
-        """Put the rows of the files ``small`` into few files, in one commit; return how many files that made.
+    def compact(self, table: str, groups: Sequence[Sequence[DataFile]], run_id: str) -> int:
+        """Put the rows of each group of files into few files, in one commit; return how many
+        files that made.
 
         The rows, the transactions of earlier runs and the bound on row groups stay as they were. Concurrent appends do
         not conflict. Returns 0, with nothing changed, if another job replaced the table in between.
         """
-        from catalog_enrichment.catalog.lake import SCAN_ROWS
-        from catalog_enrichment.catalog.part_files import grouped, read_files, write_part
-
         tables, delta = self.catalog.tables, self._open(table)
-        names = [file.name for file in small.paths]
-        files = [file for file in files_of(delta) if file.name in names]
         fresh = not self.catalog.current_values_stale()
         tables.assert_lease(delta, table)
-        schema, place = contract.arrow_schema(table), small.storage
-        written = [
-            write_part(read_files(place, group, SCAN_ROWS, schema), place, schema)
-            for group in grouped(files, lambda file: file.size, TARGET_BYTES)
-        ]
-        parts = [part for part in written if part is not None]
-        rows = sum(part.rows for part in parts)
-        if not tables.commit(delta, parts, run_id, {run_id: rows}, replaced=names):
+        schema, place = contract.arrow_schema(table), self._storage.below(table)
+        joined = partial(rewriting.sorted_rows if table in SORTED_BY_PRODUCT else rewriting.rows_of, place)
+        parts = [part for group in groups for part in written_parts(joined(group, schema), place, schema)]
+        rows, names = sum(part.rows for part in parts), [file.name for group in groups for file in group]
+        if not tables.commit(delta, parts, run_id, {run_id: rows}, replaced=names, same_rows=True):
             return 0
         if fresh and self.catalog.current_values_stale():  # only by the commit of this moment
             self.catalog.confirm_current_values(run_id)

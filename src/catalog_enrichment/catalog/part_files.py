@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from math import ceil
@@ -36,10 +36,20 @@ T = TypeVar("T")
 ROW_GROUP_BYTES = 16 * 2**20
 """Most bytes of rows, uncompressed, that a row group holds (one row may be larger); bounds a reader's memory."""
 
-KEPT_BATCH_ROWS = 65_536
-"""Rows of a row group that are looked at together when rows of some products are left out."""
+MOST_GROUP_BYTES = 4 * ROW_GROUP_BYTES
+"""Most bytes of rows about a single product that wait for their row group to end."""
 
-STATISTICS_COLUMNS = ("product_id", "run_id")
+FILE_BYTES = 16 * 2**20
+"""Compressed bytes after which a task begins another file. A change of one row writes its whole file again."""
+
+KEY = "product_id"
+
+SORTED_BY_PRODUCT = frozenset(
+    {"products", "current_values", "predictions", "attribute_values", "proposals", "self_derived", "quarantine"}
+)
+"""The tables whose files are sorted by :data:`KEY`. The others are small, and some keep the order of their rows."""
+
+STATISTICS_COLUMNS = (KEY, "run_id")
 """Columns whose range is recorded per file, so that Delta readers can skip files."""
 
 SPLIT_BYTES = 32 * 2**20
@@ -53,7 +63,7 @@ FRAME_BATCH_ROWS = 4096
 
 PART_SCHEMA = "name string, size long, rows long, stats string, problem string"
 
-_PART_ARROW = pa.schema(
+PART_ARROW = pa.schema(
     {"name": pa.string(), "size": pa.int64(), "rows": pa.int64(), "stats": pa.string(), "problem": pa.string()}
 )
 
@@ -71,6 +81,13 @@ class Part:
     """Delta's per-file statistics, JSON."""
     problem: str | None = None
     """How the rows break the contract; then nothing may be committed."""
+
+    @property
+    def file(self) -> DataFile:
+        """Return the file as the log will name it."""
+        stats = json.loads(self.stats)
+        low, high = (stats[bound].get(KEY) for bound in ("minValues", "maxValues"))
+        return DataFile(self.name, self.size, self.rows, None if low is None else (low, high))
 
 
 def grouped(items: Iterable[T], cost: Callable[[T], int], limit: int) -> list[list[T]]:
@@ -110,68 +127,77 @@ class _Ranges:
         return json.dumps({"numRecords": rows, "minValues": self.low, "maxValues": self.high})
 
 
-def write_part(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Part | None:
-    """Write all rows to one file in ``place``, the table's; None, and no file, for no rows.
+def write_part(groups: Iterator[pa.Table], place: Storage, schema: pa.Schema) -> Part | None:
+    """Write the next of the row ``groups`` to one file in ``place``, the table's; None, and no file, for no rows.
 
-    A null in a required column stops the writing and is reported as the part's problem, not raised: a task that
-    raises reaches the driver as a Spark failure, after retries, with the message buried in a stack trace.
+    A file of :data:`FILE_BYTES` takes no more: they are left for the next call. A null in a required column stops the
+    writing and is reported as the part's problem, not raised: a task that raises reaches the driver as a Spark failure,
+    after retries, with the message buried in a stack trace.
     """
-    filled = (table for table in row_groups(batches, schema) if table.num_rows)
+    filled = (table for table in groups if table.num_rows)
     first = next(filled, None)
     if first is None:
         return None
     name = f"part-{uuid.uuid4()}.parquet"
     ranges, rows = _Ranges(), 0
     with place.sink(name) as target:
-        with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(target, schema, compression="zstd", write_page_index=True) as writer:
             for table in chain([first], filled):
                 if problem := missing_values(table):
                     return Part(name, 0, 0, "", problem)
                 writer.write_table(table, row_group_size=rows_per_group(table))
                 ranges.add(table)
                 rows += table.num_rows
+                if target.stat().st_size >= FILE_BYTES:
+                    break
         size = target.stat().st_size
     return Part(name, size, rows, ranges.to_json(rows))
 
 
+def written_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Iterator[Part]:
+    """Write all rows to files in ``place``, as :func:`write_part`; nothing more after a part with a problem."""
+    groups = row_groups(batches, schema)
+    while part := write_part(groups, place, schema):
+        yield part
+        if part.problem:
+            return
+
+
 def write_parts(batches: Iterable[pa.RecordBatch], place: Storage, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Do the work of a task of mapInArrow: :func:`write_part`, and one row about the file (:data:`PART_SCHEMA`)."""
-    part = write_part(batches, place, schema)
-    if part is not None:
-        columns = [[part.name], [part.size], [part.rows], [part.stats], [part.problem]]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, _PART_ARROW.types, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_PART_ARROW)
-
-
-def write_kept_parts(
-    batches: Iterable[pa.RecordBatch],
-    groups: Sequence[Sequence[DataFile]],
-    gone: pa.Array,
-    place: Storage,
-    schema: pa.Schema,
-) -> Iterator[pa.RecordBatch]:
-    """Do the work of a task that keeps the rows of a table's files but for those about the products ``gone``.
-
-    ``batches``: one column with the numbers of the ``groups`` of files; the rows of a group become a single file.
-    """
-    for batch in batches:
-        for number in batch.column(0).to_pylist():
-            read = read_files(place, groups[number], KEPT_BATCH_ROWS, schema)
-            kept = (rows.filter(pc.invert(pc.is_in(rows.column("product_id"), value_set=gone))) for rows in read)
-            yield from write_parts(kept, place, schema)
+    """Do the work of a task of mapInArrow: :func:`written_parts`, and a row about each file (:data:`PART_SCHEMA`)."""
+    for part in written_parts(batches, place, schema):
+        yield pa.RecordBatch.from_pylist([asdict(part)], schema=PART_ARROW)
 
 
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the batches in the columns and types of ``schema``, joined up to about :data:`ROW_GROUP_BYTES`."""
+    """Yield the batches in the columns and types of ``schema``, joined up to about :data:`ROW_GROUP_BYTES`.
+
+    A group ends with the last row about a product, if rows about the same product follow each other: so a file has all
+    of them, and no other file has to be looked into. Only a product with very many rows is divided.
+    """
     waiting: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         waiting.append(conform(batch, schema))
         size += batch.nbytes
         if size >= ROW_GROUP_BYTES:
-            yield pa.Table.from_batches(waiting, schema)
-            waiting, size = [], 0
+            table = pa.Table.from_batches(waiting, schema)
+            end = _end_of_products(table) or (table.num_rows if size >= MOST_GROUP_BYTES else 0)
+            if not end:
+                continue
+            yield table.slice(0, end)
+            waiting = table.slice(end).to_batches()
+            size = sum(batch.nbytes for batch in waiting)
     yield pa.Table.from_batches(waiting, schema)
+
+
+def _end_of_products(table: pa.Table) -> int:
+    """Return the number of rows before those about the last product, of which more may follow."""
+    if KEY not in table.schema.names:
+        return int(table.num_rows)
+    ids = table[KEY]
+    others = pc.indices_nonzero(pc.fill_null(pc.not_equal(ids, ids[-1]), True))
+    return others[-1].as_py() + 1 if len(others) else 0
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -50,6 +50,8 @@ class DataFile:
     """Bytes."""
     rows: int | None
     """None where another program wrote the file, and did not say."""
+    ids: tuple[str, str] | None = None
+    """The smallest and the largest ``product_id``; None where it is not known."""
 
 
 class Storage(Protocol):

@@ -214,7 +214,8 @@ class MaintenanceConfig:
     are older than this. Longer than any job takes, because a reader keeps the version that it opened; less than 24
     needs `maintain_catalog --force`, more than a week is refused: Delta forgets then when a file was superseded."""
     compact_files: int = 16
-    """A table with this many files below 32 MiB gets fewer, larger files."""
+    """A table with this many files below 8 MiB gets fewer, larger files. Files of which many can hold a row about the
+    same product are joined in any case."""
     keep_days: int = 400
     """Rows of runs that finished longer ago are deleted where no job needs them; 0 keeps all of them. Such rows are
     abstentions with a newer decision (what was published or suggested is always kept), and quarantined rows that are

@@ -160,12 +160,13 @@ def _replace(job: _Job, table: str, kept: DataFrame) -> None:
 
 
 def _compact(job: _Job) -> int:
-    """Join small files."""
+    """Join small files, and files whose ranges of products overlap."""
     for table, work in job.tables.items():
-        small = job.maintenance.small_files(table, job.settings.compact_files)
-        if not small.paths or (not job.dry_run and not job.maintenance.compact(table, small, job.record.run_id)):
+        groups = job.maintenance.files_to_join(table, job.settings.compact_files)
+        if not groups or (not job.dry_run and not job.maintenance.compact(table, groups, job.record.run_id)):
             continue
-        work.files_joined, work.bytes_joined = len(small.paths), small.size
+        files = [file for group in groups for file in group]
+        work.files_joined, work.bytes_joined = len(files), sum(file.size for file in files)
         job.changed = True
     return sum(work.files_joined for work in job.tables.values())
 

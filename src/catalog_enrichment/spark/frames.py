@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FEW_PRODUCTS = 500_000
 """Most ids of products that the driver holds and every task gets: about 50 MB."""
 
+FEW_IN_QUERY = 100
+"""Most ids of products that are part of a query; more are sent to the tasks."""
+
 Persist = Callable[["DataFrame"], "DataFrame"]
 """Persists a DataFrame and returns it."""
 
@@ -65,6 +68,18 @@ def with_ids(spark: SparkSession, ids: pa.Array) -> DataFrame:
     from pyspark.sql import functions as F
 
     return F.broadcast(spark.createDataFrame(pa.table({"product_id": ids}), "product_id string"))
+
+
+def about_products(frame: DataFrame, ids: pa.Array) -> DataFrame:
+    """Return the rows of ``frame`` about the products ``ids``. Spark leaves out row groups that have none of them."""
+    import pyarrow.compute as pc
+    from pyspark.sql import functions as F
+
+    if len(ids) <= FEW_IN_QUERY:
+        return frame.where(F.col("product_id").isin(ids.to_pylist()))
+    span = pc.min_max(ids).as_py()
+    inside = frame.where(F.col("product_id").between(span["min"], span["max"]))
+    return inside.join(with_ids(frame.sparkSession, ids), "product_id", "left_semi").select(*frame.columns)
 
 
 def streamed(frame: DataFrame) -> Iterator[pa.RecordBatch]:
