@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.records import Op, event_id
 
-from .catalog_rows import START, frame, prediction, product, stamp
+from .catalog_rows import START, event, frame, prediction, product, stamp
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -273,17 +275,16 @@ def test_history_is_told_in_order(spark: SparkSession) -> None:
     assert [row["undoes"] for row in told] == [None, told[0]["event_id"], told[1]["event_id"]]
 
 
-def test_times_of_runs_increase_whatever_the_clock_says(spark: SparkSession) -> None:
-    empty = frame(spark, "attribute_values", [])
-    events = asserted(spark, stamp("run-1", 1), prediction("a", "color", "Red"))
-    last = stamp("run-1", 1).asserted_at
+def test_times_of_runs_increase_whatever_the_clock_says(tmp_path: Path) -> None:
+    lake, last = Catalog(tmp_path), START + timedelta(minutes=1)
     madrid = timezone(timedelta(hours=2))
 
-    assert ledger.next_asserted_at(empty, START) == START
-    assert ledger.next_asserted_at(events, last + timedelta(hours=1)) == last + timedelta(hours=1)
-    assert ledger.next_asserted_at(events, last) == last + timedelta(microseconds=1)
-    assert ledger.next_asserted_at(events, datetime(2000, 1, 1, tzinfo=madrid)) == last + timedelta(microseconds=1)
-    assert ledger.next_asserted_at(empty, START.astimezone(madrid)).tzinfo == UTC
+    assert ledger.next_asserted_at(lake, START) == START
+    assert ledger.next_asserted_at(lake, START.astimezone(madrid)).tzinfo == UTC
+    lake.append_rows("attribute_values", [event(1), event(2, asserted_at=last), event(3)], "run-1")
+    assert ledger.next_asserted_at(lake, last + timedelta(hours=1)) == last + timedelta(hours=1)
+    assert ledger.next_asserted_at(lake, last) == last + timedelta(microseconds=1)
+    assert ledger.next_asserted_at(lake, datetime(2000, 1, 1, tzinfo=madrid)) == last + timedelta(microseconds=1)
     with pytest.raises(ValueError, match="time zone"):
         ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,3 +256,15 @@ def test_rows_without_a_product_are_joined_as_well(lake: Catalog, monkeypatch: p
     found = [row["product_id"] for row in scanned(lake, "quarantine")]
     assert [name for name in found if name] == ["a", "a", "b", "c", "d", "e", "f", "g"]
     assert found.count(None) == 3
+
+
+def test_the_largest_value_of_a_column_is_in_the_footers(lake: Catalog) -> None:
+    assert lake.largest("attribute_values", "asserted_at") is None
+    times = [event(0)["asserted_at"] + timedelta(microseconds=step) for step in (5, 9, 7)]
+    for number, at in enumerate(times):
+        lake.append_rows("attribute_values", [event(number, asserted_at=at)], f"run-{number}")
+    assert lake.largest("attribute_values", "asserted_at") == max(times)
+    plain = lake.storage.folder / "plain.parquet"
+    pq.write_table(pa.table({"deep": [[{"a": 1}]] * 3, "number": [3, 9, None]}), plain, write_statistics=False)
+    other = DataFile("plain.parquet", plain.stat().st_size, 3)
+    assert part_files.largest(lake.storage, [other], "number") == 9

@@ -14,6 +14,7 @@ from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.delta_tables import FENCE_RUN
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import PRODUCTS_REMOVED, Op, RunKind
+from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,11 +37,11 @@ def retract_values(catalog: Catalog, run_id: str, products: DataFrame, at: datet
         return known
     if catalog.version("attribute_values") < 0 or products.isEmpty():
         return 0
-    events = catalog.read("attribute_values")
+    events = catalog.read("attribute_values", ids=few_ids(products))
     values = catalog.checkpoints.get_or_compute(run_id, "gone_values", to_retract(events, products))
     if values.isEmpty():
         return 0
-    stamp = ledger.RunStamp(run_id, None, None, ledger.next_asserted_at(events, at))
+    stamp = ledger.RunStamp(run_id, None, None, ledger.next_asserted_at(catalog, at))
     return catalog.append("attribute_values", ledger.retract(values, stamp), run_id)
 
 

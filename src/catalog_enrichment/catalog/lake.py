@@ -176,6 +176,12 @@ class Catalog:
         for batch in rows:
             yield value_names.batch_with_names(table, batch, self.names)
 
+    def largest(self, table: str, column: str) -> Any | None:
+        """Return the largest value of a column, as the files' footers give it, without Spark; None for no value."""
+        from catalog_enrichment.catalog.part_files import largest
+
+        return largest(self.storage.below(table), files_of(self.tables.open(table)), column)
+
     # writing
 
     def append(self, table: str, df: DataFrame, run_id: str) -> int:

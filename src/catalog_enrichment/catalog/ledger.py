@@ -28,6 +28,7 @@ from catalog_enrichment.records import Decision, Op, Source, event_id, strictly_
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.spark.frames import Persist
 
 BROADCAST_CORRECTIONS = 500_000
@@ -147,9 +148,9 @@ class Totals:
         return cls(max(times.values(), default=None), human_events, corrections, times)
 
 
-def next_asserted_at(events: DataFrame, now: datetime) -> datetime:
-    """Return ``now``, or the first microsecond after the newest of ``events`` if that is later; in UTC."""
-    return strictly_later(now, Totals.of(events).last_asserted_at)
+def next_asserted_at(catalog: Catalog, now: datetime) -> datetime:
+    """Return ``now``, or the first microsecond after the newest event if that is later; in UTC."""
+    return strictly_later(now, catalog.largest("attribute_values", "asserted_at"))
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:

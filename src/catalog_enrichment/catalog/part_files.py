@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -240,6 +240,26 @@ def read_files(place: Storage, files: Iterable[DataFile], rows: int, schema: pa.
     for file in files:
         with opened(place, file.name, file.rows) as parquet:
             yield from batches_of(parquet, rows, schema)
+
+
+def statistics_of(parquet: pq.ParquetFile, column: str) -> list[Any]:
+    """Return the statistics of a column without parts, per row group; None where the footer has none."""
+    footer = parquet.metadata
+    number = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)].index(column)
+    return [footer.row_group(group).column(number).statistics for group in range(footer.num_row_groups)]
+
+
+def largest(place: Storage, files: Iterable[DataFile], column: str) -> Any | None:
+    """Return the largest value of ``column`` in ``files``; of a row group whose footer does not say it, by its rows."""
+    found = []
+    for file in files:
+        with opened(place, file.name, file.rows) as parquet:
+            for group, known in enumerate(statistics_of(parquet, column)):
+                if known is not None and known.has_min_max:
+                    found.append(known.max)
+                else:
+                    found.append(pc.max(parquet.read_row_group(group, columns=[column])[column]).as_py())
+    return max((value for value in found if value is not None), default=None)
 
 
 def frame_of(spark: SparkSession, place: Storage, files: Sequence[DataFile], schema: StructType) -> DataFrame:

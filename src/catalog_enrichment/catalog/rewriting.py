@@ -26,6 +26,7 @@ from catalog_enrichment.catalog.part_files import (
     batches_of,
     grouped,
     read_files,
+    statistics_of,
     written_parts,
 )
 from catalog_enrichment.catalog.storage import DataFile, Storage
@@ -131,10 +132,8 @@ def _any(wanted: Sequence[str], low: str, high: str) -> bool:
 
 def _spans(parquet: pq.ParquetFile) -> list[tuple[str, str] | None]:
     """Return per row group the smallest and largest product id; None where the file does not say, or ids are null."""
-    column = parquet.schema_arrow.get_field_index(KEY)
     spans: list[tuple[str, str] | None] = []
-    for number in range(parquet.num_row_groups):
-        found = parquet.metadata.row_group(number).column(column).statistics
+    for found in statistics_of(parquet, KEY):
         known = found is not None and found.has_min_max and found.has_null_count and not found.null_count
         spans.append((found.min, found.max) if known else None)
     return spans

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.records import Decision, Op, Source
+from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,16 +40,19 @@ def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFram
     """
     from pyspark.sql import functions as F
 
-    given = _values(imported)
-    stored = _values(catalog.read("products").join(imported.select("product_id"), "product_id", "left_semi"))
+    given, ids = _values(imported), few_ids(imported)
+    products = catalog.read("products", columns=["product_id", "merchant_attributes"], ids=ids)
+    stored = _values(products.join(imported.select("product_id"), "product_id", "left_semi"))
     by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    events = catalog.read("attribute_values").where(by_model)  # also where the value was retracted since
+    events = catalog.read("attribute_values", ids=ids).where(by_model)  # also where the value was retracted since
     written = events.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")).join(given, _VALUE, "left_semi")
     finished = runs.succeeded(catalog).select("run_id", F.col("finished_at").alias("at"))
-    suggested = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
+    suggested = (
+        catalog.read("predictions", ids=ids).where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
+    )
     new = given.join(stored, _VALUE, "left_anti")
     suggested = suggested.select(*_VALUE, "run_id", "at").join(new, _VALUE, "left_semi")
-    own = written.unionByName(suggested).join(catalog.read(TABLE), _VALUE, "left_anti")
+    own = written.unionByName(suggested).join(catalog.read(TABLE, ids=ids), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
     return rows.withColumn("found_at", F.lit(at)).select(contract.columns(TABLE))
 

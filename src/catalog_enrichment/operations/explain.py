@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import reasons
@@ -161,18 +162,19 @@ def known_product(catalog: Catalog, product_id: str, attribute: str) -> dict[str
     """Return the product's row without pictures. Raises ConfigError, with the reason if an import refused the row."""
     from pyspark.sql import functions as F
 
-    of_product = F.col("product_id") == product_id
-    product = catalog.read("products").where(of_product).drop("images").first()
+    product = rows_about(catalog, "products", product_id).drop("images").first()
     if product is not None:
         return dict(product.asDict())
     where = f"no product {product_id!r} in the catalog ({catalog.location('products')})"
-    refused = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.IMPORT.value))
+    rows = rows_about(catalog, "quarantine", product_id)
+    refused = rows.where(F.col("stage") == QuarantineStage.IMPORT.value)
     newest = refused.orderBy(F.desc("quarantined_at")).first()
     if newest is not None:
         case = reasons.Case(attribute=attribute, detail=newest["detail"] or "")
         raise ConfigError(f"{where}: {reasons.sentence(Reason(newest['reason']), case)}")
-    events = catalog.read("attribute_values").where(of_product & (F.col("reason") == Reason.PRODUCT_GONE.value))
-    gone = events.orderBy(F.desc("asserted_at")).first()
+    events = rows_about(catalog, "attribute_values", product_id)
+    gone = events.where(F.col("reason") == Reason.PRODUCT_GONE.value)
+    gone = gone.orderBy(F.desc("asserted_at")).first()
     raise ConfigError(f"{where}: run {gone['run_id']} removed it on {when(gone['asserted_at'])}" if gone else where)
 
 
@@ -180,8 +182,14 @@ def events_about(catalog: Catalog, product_id: str, attribute: str) -> DataFrame
     """Return the ledger's events about one attribute of a product: all that a replay of its values needs."""
     from pyspark.sql import functions as F
 
-    of_this = (F.col("product_id") == product_id) & (F.col("attribute") == attribute)
-    return catalog.read("attribute_values").where(of_this)
+    return rows_about(catalog, "attribute_values", product_id).where(F.col("attribute") == attribute)
+
+
+def rows_about(catalog: Catalog, table: str, product_id: str) -> DataFrame:
+    """Return the rows of the table about the product."""
+    import pyarrow as pa
+
+    return catalog.read(table, ids=pa.array([product_id], pa.string()))
 
 
 def person_set(catalog: Catalog, active: DataFrame) -> PersonSet | None:
@@ -219,13 +227,12 @@ def seen_in_words(current: Row | None, person: PersonSet | None) -> str:
 def _facts(catalog: Catalog, product_id: str, attribute: Attribute) -> ValueFacts:
     from pyspark.sql import functions as F
 
-    of_product = F.col("product_id") == product_id
-    of_this = of_product & (F.col("attribute") == attribute.name)
+    rows, of_this = partial(rows_about, catalog, product_id=product_id), F.col("attribute") == attribute.name
     product = known_product(catalog, product_id, attribute.name)
-    quarantine = catalog.read("quarantine").where(of_product & (F.col("stage") == QuarantineStage.DECODE.value))
+    quarantine = rows(table="quarantine").where(F.col("stage") == QuarantineStage.DECODE.value)
     finished = runs.latest_attempts(catalog).select("run_id", F.col("finished_at").alias("decided_at"), *_OF_THE_RUN)
-    decisions = catalog.read("predictions").where(of_this).join(finished, "run_id")
-    current = catalog.read("current_values").where(of_this).first()
+    decisions = rows(table="predictions").where(of_this).join(finished, "run_id")
+    current = rows(table="current_values").where(of_this).first()
     events = events_about(catalog, product_id, attribute.name)
     return ValueFacts(
         product=product,

@@ -161,9 +161,8 @@ def _before(catalog: Catalog, correction: Correction) -> ValueBefore:
     from pyspark.sql import functions as F
 
     product = explain.known_product(catalog, correction.product_id, correction.attribute)
-    mine = F.col("product_id") == correction.product_id
     active = ledger.active(explain.events_about(catalog, correction.product_id, correction.attribute))
-    seen = ledger.current_values(catalog.read("products").where(mine), active)
+    seen = ledger.current_values(explain.rows_about(catalog, "products", correction.product_id), active)
     current = seen.where(F.col("attribute") == correction.attribute).first()
     person = explain.person_set(catalog, active)
     return ValueBefore(product=product, current=current.asDict() if current else None, person=person)
@@ -205,13 +204,10 @@ def _publish(
     catalog: Catalog, record: RunRecord, product: Mapping[str, Any], attribute: str, values: Sequence[str]
 ) -> int:
     """Commit the events, then derive what readers see of the product. Return how many events the run wrote."""
-    from pyspark.sql import functions as F
-
-    at = ledger.next_asserted_at(catalog.read("attribute_values"), record.started_at)
+    at = ledger.next_asserted_at(catalog, record.started_at)
     events = ledger.human_assertions(product, attribute, values, ledger.RunStamp(record.run_id, None, None, at))
     written = catalog.append_rows("attribute_values", events, record.run_id)
-    mine = F.col("product_id") == product["product_id"]
-    catalog.refresh_current_values(record.run_id, catalog.read("products").where(mine))
+    catalog.refresh_current_values(record.run_id, explain.rows_about(catalog, "products", product["product_id"]))
     return written
 
 
