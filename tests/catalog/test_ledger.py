@@ -279,12 +279,12 @@ def test_times_of_runs_increase_whatever_the_clock_says(tmp_path: Path) -> None:
     lake, last = Catalog(tmp_path), START + timedelta(minutes=1)
     madrid = timezone(timedelta(hours=2))
 
-    assert ledger.next_asserted_at(lake, START) == START
-    assert ledger.next_asserted_at(lake, START.astimezone(madrid)).tzinfo == UTC
+    assert lake.next_asserted_at(START) == START
+    assert lake.next_asserted_at(START.astimezone(madrid)).tzinfo == UTC
     lake.append_rows("attribute_values", [event(1), event(2, asserted_at=last), event(3)], "run-1")
-    assert ledger.next_asserted_at(lake, last + timedelta(hours=1)) == last + timedelta(hours=1)
-    assert ledger.next_asserted_at(lake, last) == last + timedelta(microseconds=1)
-    assert ledger.next_asserted_at(lake, datetime(2000, 1, 1, tzinfo=madrid)) == last + timedelta(microseconds=1)
+    assert lake.next_asserted_at(last + timedelta(hours=1)) == last + timedelta(hours=1)
+    assert lake.next_asserted_at(last) == last + timedelta(microseconds=1)
+    assert lake.next_asserted_at(datetime(2000, 1, 1, tzinfo=madrid)) == last + timedelta(microseconds=1)
     with pytest.raises(ValueError, match="time zone"):
         ledger.RunStamp("run", "m", "1", datetime(2026, 1, 1))
 

@@ -17,7 +17,7 @@ from catalog_enrichment.catalog import maintenance
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.object_storage import ObjectStorage
-from catalog_enrichment.catalog.part_files import Piece, read_splits
+from catalog_enrichment.catalog.reading import Piece, read_splits
 from catalog_enrichment.errors import ConfigError, DataContractError, MissingFileError, TemporaryFailure
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import part_files
+from catalog_enrichment.catalog import part_files, reading
 from catalog_enrichment.catalog.storage import DataFile, FolderStorage
 
 from .catalog_rows import START, product
@@ -142,10 +142,10 @@ def test_files_go_together_in_their_order_up_to_a_size() -> None:
 
 def test_splits_share_small_files_divide_large_ones_and_use_all_cores() -> None:
     small = [DataFile(f"s{number:02d}", MIB, 10) for number in range(40)]
-    splits = part_files.splits_of([*small, DataFile("large", 100 * MIB, 1000)], parallelism=2)
+    splits = reading.splits_of([*small, DataFile("large", 100 * MIB, 1000)], parallelism=2)
     pieces = [(piece.file, piece.part, piece.parts) for split in splits for piece in split]
     assert sorted(pieces) == sorted([(file.name, 0, 1) for file in small] + [("large", part, 4) for part in range(4)])
     assert max(len(split) for split in splits) <= 16
-    assert len(part_files.splits_of(small, parallelism=8)) >= 8
-    assert [len(split) for split in part_files.splits_of(small[:1], parallelism=8)] == [1]
-    assert part_files.splits_of([], parallelism=2) == []
+    assert len(reading.splits_of(small, parallelism=8)) >= 8
+    assert [len(split) for split in reading.splits_of(small[:1], parallelism=8)] == [1]
+    assert reading.splits_of([], parallelism=2) == []

@@ -96,7 +96,8 @@ class Checkpoints:
 def _in_object_store(place: Storage, df: DataFrame) -> DataFrame:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    from catalog_enrichment.catalog.part_files import PART_SCHEMA, as_nullable, frame_of, write_parts
+    from catalog_enrichment.catalog.part_files import PART_SCHEMA, write_parts
+    from catalog_enrichment.catalog.reading import as_nullable, frame_of
 
     try:
         listed = json.loads(place.read(MARKER))

@@ -165,7 +165,7 @@ class DeltaTables:
         Version -1 has no rows. Some of the rows may be in ``other`` as well, in another file. Raises MissingFileError
         where upkeep has deleted a file or log entry.
         """
-        from catalog_enrichment.catalog.part_files import read_files
+        from catalog_enrichment.catalog.reading import read_files
 
         others = set(names_of(self.open(table, other)))
         files = [file for file in files_of(self.open(table, version)) if file.name not in others]

@@ -41,7 +41,7 @@ def retract_values(catalog: Catalog, run_id: str, products: DataFrame, at: datet
     values = catalog.checkpoints.get_or_compute(run_id, "gone_values", to_retract(events, products))
     if values.isEmpty():
         return 0
-    stamp = ledger.RunStamp(run_id, None, None, ledger.next_asserted_at(catalog, at))
+    stamp = ledger.RunStamp(run_id, None, None, catalog.next_asserted_at(at))
     return catalog.append("attribute_values", ledger.retract(values, stamp), run_id)
 
 

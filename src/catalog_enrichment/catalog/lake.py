@@ -3,9 +3,10 @@
 Its parts: ``tables`` (the Delta tables and the write lock), ``checkpoints`` (what a run has stored before its commit),
 and here reading, writing, and the table ``current_values``, which is derived from the products and the ledger.
 
-Spark tasks write parquet files (part_files.py), and the driver commits them at once through deltalake. Every write is
-one commit, labelled with a run id. Readers, in any process, see all of it or nothing (I4). Writing again under the same
-run id changes nothing, in any process and at any later time (I5).
+Spark tasks write parquet files (part_files.py) and read them (reading.py), and the driver commits them at once through
+deltalake. A commit removes and adds only the files that hold a changed row (rewriting.py). Every write is one commit,
+labelled with a run id. Readers, in any process, see all of it or nothing (I4). Writing again under the same run id
+changes nothing, in any process and at any later time (I5).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.catalog.storage import FolderStorage, Storage
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.spark.frames import about_products, few_ids, persisted_frames
+from catalog_enrichment.records import strictly_later
+from catalog_enrichment.spark.frames import few_ids, persisted_frames
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,22 +154,18 @@ class Catalog:
         ids: pa.Array | None = None,
     ) -> DataFrame:
         """Return the rows with the names that values were stored with, for rows that are written again."""
-        from catalog_enrichment.catalog import rewriting
-        from catalog_enrichment.catalog.part_files import frame_of
+        from catalog_enrichment.catalog.reading import frame_of
 
         whole = contract.spark_schema(table)
         schema = whole if columns is None else type(whole)([whole[name] for name in columns])
         files = files_of(self.tables.open(table, version))
-        if ids is not None:
-            files = rewriting.about(files, ids)
-        frame = frame_of(self._session(), self.storage.below(table), files, schema)
-        return frame if ids is None else about_products(frame, ids)
+        return frame_of(self._session(), self.storage.below(table), files, schema, ids)
 
     def scan(
         self, table: str, columns: Sequence[str] | None = None, version: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Yield the same rows without Spark, in batches small enough for pictures."""
-        from catalog_enrichment.catalog.part_files import read_files
+        from catalog_enrichment.catalog.reading import read_files
 
         files = files_of(self.tables.open(table, version))
         rows = read_files(self.storage.below(table), files, SCAN_ROWS, schema_of(table, columns))
@@ -176,11 +175,12 @@ class Catalog:
         for batch in rows:
             yield value_names.batch_with_names(table, batch, self.names)
 
-    def largest(self, table: str, column: str) -> Any | None:
-        """Return the largest value of a column, as the files' footers give it, without Spark; None for no value."""
-        from catalog_enrichment.catalog.part_files import largest
+    def next_asserted_at(self, now: datetime) -> datetime:
+        """Return ``now``, or the first microsecond after the ledger's newest event if that is later; in UTC."""
+        from catalog_enrichment.catalog.reading import largest
 
-        return largest(self.storage.below(table), files_of(self.tables.open(table)), column)
+        events = self.storage.below("attribute_values")
+        return strictly_later(now, largest(events, files_of(self.tables.open("attribute_values")), "asserted_at"))
 
     # writing
 

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
 from catalog_enrichment.reasons import ADMINISTRATIVE, JUDGED, Reason
-from catalog_enrichment.records import Decision, Op, Source, event_id, strictly_later
+from catalog_enrichment.records import Decision, Op, Source, event_id
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.spark.frames import Persist
 
 BROADCAST_CORRECTIONS = 500_000
@@ -146,11 +145,6 @@ class Totals:
         human_events, corrections, of_runs = row or (0, 0, [])
         times = {run_id: _EPOCH + timedelta(microseconds=micros) for run_id, micros in sorted(of_runs)}
         return cls(max(times.values(), default=None), human_events, corrections, times)
-
-
-def next_asserted_at(catalog: Catalog, now: datetime) -> datetime:
-    """Return ``now``, or the first microsecond after the newest event if that is later; in UTC."""
-    return strictly_later(now, catalog.largest("attribute_values", "asserted_at"))
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:

@@ -18,26 +18,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog_enrichment.catalog.part_files import (
-    KEY,
-    PART_ARROW,
-    PART_SCHEMA,
-    Part,
-    batches_of,
-    grouped,
-    read_files,
-    statistics_of,
-    written_parts,
-)
+from catalog_enrichment.catalog.part_files import KEY, PART_ARROW, PART_SCHEMA, Part, grouped, written_parts
+from catalog_enrichment.catalog.reading import BATCH_ROWS, about, batches_of, read_files, rows_about, spans_of
 from catalog_enrichment.catalog.storage import DataFile, Storage
 from catalog_enrichment.catalog.table_checks import opened
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
     from pyspark.sql import SparkSession
-
-BATCH_ROWS = 65_536
-"""Rows of a row group that are looked at together."""
 
 TASK_BYTES = 32 * 2**20
 """Compressed bytes of the files that one task looks into, or the driver alone where they are all."""
@@ -76,20 +63,6 @@ class Rewritten:
 # which files
 
 
-def about(files: Sequence[DataFile], ids: pa.Array) -> list[DataFile]:
-    """Return the ``files`` whose range has one of the product ``ids``, and those whose range is not known."""
-    wanted = sorted(ids.to_pylist())
-
-    def may_hold(file: DataFile) -> bool:
-        if file.ids is None:
-            return True
-        low, high = file.ids
-        first = bisect_left(wanted, low)
-        return first < len(wanted) and wanted[first] <= high
-
-    return [file for file in files if may_hold(file)]
-
-
 def deepest(files: Sequence[DataFile], most: int) -> list[list[DataFile]]:
     """Return groups of files, each with a product id that is in the range of all its files, and so few that of the
     files in no group at most ``most`` have an id in common. A file whose range is not known has all ids."""
@@ -108,35 +81,6 @@ def _at_deepest_point(files: Sequence[DataFile]) -> list[DataFile]:
     depths = {low: bisect_right(lows, low) - bisect_left(highs, low) for low in lows}
     point = max(depths, key=lambda low: (depths[low], low), default=None)
     return [file for file in files if file.ids is None or (point is not None and file.ids[0] <= point <= file.ids[1])]
-
-
-# rows about some products
-
-
-def rows_about(place: Storage, files: Sequence[DataFile], ids: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the rows about the products ``ids``; only row groups whose range has one of them are read."""
-    if not len(ids):
-        return
-    wanted = sorted(ids.to_pylist())
-    for file in about(files, ids):
-        with opened(place, file.name, file.rows) as parquet:
-            groups = [number for number, span in enumerate(_spans(parquet)) if span is None or _any(wanted, *span)]
-            for batch in batches_of(parquet, BATCH_ROWS, schema, groups):
-                yield batch.filter(pc.is_in(batch.column(KEY), value_set=ids))
-
-
-def _any(wanted: Sequence[str], low: str, high: str) -> bool:
-    first = bisect_left(wanted, low)
-    return first < len(wanted) and wanted[first] <= high
-
-
-def _spans(parquet: pq.ParquetFile) -> list[tuple[str, str] | None]:
-    """Return per row group the smallest and largest product id; None where the file does not say, or ids are null."""
-    spans: list[tuple[str, str] | None] = []
-    for found in statistics_of(parquet, KEY):
-        known = found is not None and found.has_min_max and found.has_null_count and not found.null_count
-        spans.append((found.min, found.max) if known else None)
-    return spans
 
 
 # some rows replaced
@@ -273,7 +217,7 @@ class _Piece:
 
 def _pieces(place: Storage, file: DataFile) -> Iterator[_Piece]:
     with opened(place, file.name, file.rows) as parquet:
-        for number, span in enumerate(_spans(parquet)):
+        for number, span in enumerate(spans_of(parquet)):
             yield _Piece(file, number, parquet.metadata.row_group(number).total_byte_size, span)
 
 

@@ -154,7 +154,7 @@ def planned_once(
     if catalog.committed("attribute_values", record.run_id):
         return events.where(events["run_id"] == record.run_id)
     catalog.checkpoints.drop(record.run_id)  # a plan that was never carried out may be out of date
-    stamp = ledger.RunStamp(record.run_id, None, None, ledger.next_asserted_at(catalog, record.started_at))
+    stamp = ledger.RunStamp(record.run_id, None, None, catalog.next_asserted_at(record.started_at))
     return catalog.checkpoints.get_or_compute(record.run_id, "events", plan(events, stamp))
 
 

@@ -204,7 +204,7 @@ def _publish(
     catalog: Catalog, record: RunRecord, product: Mapping[str, Any], attribute: str, values: Sequence[str]
 ) -> int:
     """Commit the events, then derive what readers see of the product. Return how many events the run wrote."""
-    at = ledger.next_asserted_at(catalog, record.started_at)
+    at = catalog.next_asserted_at(record.started_at)
     events = ledger.human_assertions(product, attribute, values, ledger.RunStamp(record.run_id, None, None, at))
     written = catalog.append_rows("attribute_values", events, record.run_id)
     catalog.refresh_current_values(record.run_id, explain.rows_about(catalog, "products", product["product_id"]))
