@@ -263,6 +263,20 @@ def test_of_two_replacements_at_once_the_second_is_refused(lake: Catalog, spark:
     assert ids(lake.read("products")) == ["first"]
 
 
+@pytest.mark.parametrize("old", [["old"], []], ids=["a table", "an empty table"])
+def test_a_replacement_is_refused_where_another_job_adds_rows_meanwhile(
+    lake: Catalog, spark: SparkSession, old: list[str]
+) -> None:
+    """They may be about the same products, which would have two rows then."""
+    lake.append_rows("products", [product(name) for name in old], "run-0")
+    slow = interrupted(lake, lambda: lake.append_rows("products", [product("new")], "run-1"))
+    new = frame(spark, "products", [product("new", title="other")])
+    with pytest.raises(DataContractError, match="another job changed the table while run run-2"):
+        slow.replace_products("products", new, new, "run-2")
+
+    assert ids(lake.read("products")) == sorted([*old, "new"])
+
+
 def test_without_spark_a_lake_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without Spark"):
         Catalog(tmp_path).read("products")
