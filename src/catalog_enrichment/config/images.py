@@ -65,6 +65,15 @@ class ImagesConfig:
     """Folder of the pictures that merchants send as bytes, which all executors share; each is there once, by its hash.
     It belongs to one catalog: maintain_catalog removes what the catalog's products do not name. Empty: `pictures` in
     `catalog.path`. Relative paths start at `root`."""
+    keep_scaled: bool = True
+    """Keep a scaled copy of every picture in `store`, made when it is first read: training, scoring, comparisons,
+    reports and the review page read the copy, and the picture is fetched once. About 25 kB each (25 GB per million)."""
+    scaled_side: int = 288
+    """Longest side of a copy at least, pixels; it is below twice that. At least `model.image.size` of every recipe, or
+    twice that with `model.image.trim`. A model version writes only with the value that it was certified with."""
+    revalidate: bool = False
+    """Ask web servers each time whether a picture with a copy has changed (ETag, Last-Modified). An unchanged picture
+    is not sent again; where the server cannot be reached, the copy is used."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     sample: int = 200
     """Products with pictures whose pictures an import tries before it writes anything; 0: none."""
@@ -74,7 +83,13 @@ class ImagesConfig:
     def __post_init__(self) -> None:
         check_folder("images.store", self.store)
         check_ranges("images", self, max_bytes=(1, 2**31), max_pixels=(1, 2**31), max_per_product=(1, 10_000))
+        check_ranges("images", self, scaled_side=(32, 4096))
         check_ranges("images", self, sample=(0, 100_000), max_unusable=(0, 1))
+
+    @property
+    def copy_side(self) -> int | None:
+        """Return the side of the copies that scores come from; None where they come from the pictures themselves."""
+        return self.scaled_side if self.keep_scaled else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

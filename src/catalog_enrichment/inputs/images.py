@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from catalog_enrichment.config.images import ImagesConfig
-from catalog_enrichment.inputs.picture_sources import Fetched, picture_sources, without_secrets
+from catalog_enrichment.inputs.picture_sources import MISSING, Fetched, picture_sources, without_secrets
+from catalog_enrichment.inputs.scaled_copies import Copy, is_small, scaled_copies, scaled_copy
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.reasons import TRANSIENT, Reason
 from catalog_enrichment.web.limits import Deadline
@@ -29,6 +31,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
 
 MIN_TRIED = 20
 """With fewer products with pictures, a share of unusable pictures says little: it is a warning at most."""
+
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 _HINTS = {
     Reason.IMAGE_MISSING: "Is source.image_folder the right folder, and is it there?",
@@ -47,7 +51,8 @@ class Decoded:
     reason: Reason | None = None
     detail: str = ""
     data: bytes | None = None
-    """The usable picture as it is encoded; None where it was not asked for."""
+    """The usable picture as it is encoded, which is its scaled copy where copies are kept; None where it was not asked
+    for."""
 
 
 Pictures = Iterable[Mapping[str, Any]]
@@ -68,27 +73,20 @@ def first_usable(
 
     If no picture decodes, the reason is that of the first picture that could not be reached, else of the first picture,
     which is the merchant's main picture. At most `images.max_per_product` are tried, and none is fetched after
-    `images.fetch.product_seconds`. ``fetch`` opens references, by default under ``limits``; ``decoding`` is held while
-    a fetched picture is decoded; ``keep_bytes`` gives the encoded picture, too.
+    `images.fetch.product_seconds`. A picture whose scaled copy is kept is not fetched. ``fetch`` opens references, by
+    default under ``limits``; ``decoding`` is held while a fetched picture is decoded; ``keep_bytes`` gives the encoded
+    picture, too.
     """
     failure: Decoded | None = None
     listed, deadline = list(images) if images is not None else [], Deadline(limits.fetch.product_seconds)
     for image in listed[: limits.max_per_product]:
-        data, uri = image.get("bytes"), image.get("uri")
-        if data is not None:
-            decoded = decode_image(bytes(data), square, limits)
-        elif not uri:
-            stored = _stored(str(image.get("version") or ""), limits, deadline)
-            with decoding or nullcontext():
-                decoded = _decode_fetched("", stored, square, limits)
-            data = stored.data
+        if image.get("bytes") is not None:
+            decoded = decode_image(bytes(image["bytes"]), square, limits)
         else:
-            fetched = (fetch or picture_sources(limits).fetch)(str(uri), deadline)
-            with decoding or nullcontext():
-                decoded = _decode_fetched(str(uri), fetched, square, limits)
-            data = fetched.data
+            reference = str(image.get("uri") or ""), str(image.get("version") or "")
+            decoded = _referenced(*reference, square, limits, deadline, fetch, decoding or nullcontext())
         if decoded.pixels is not None:
-            return replace(decoded, data=data) if keep_bytes else decoded
+            return decoded if keep_bytes else replace(decoded, data=None)
         if failure is None or (decoded.reason in TRANSIENT and failure.reason not in TRANSIENT):
             failure = decoded
     if failure and len(listed) > limits.max_per_product:
@@ -107,14 +105,70 @@ def first_usable_of_each(
     folder are read in turn: a thread for each would cost more than the reading.
     """
     listed = [list(images) if images is not None else [] for images in products]
-    remote = "://" in limits.store
-    if not any(image.get("bytes") is None and (remote or image.get("uri")) for images in listed for image in images):
-        return [first_usable(images, square, limits, keep_bytes=keep_bytes) for images in listed]
+    found: dict[int, Decoded] = {}
     decoding, fetch = Lock(), picture_sources(limits).fetch
-    with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") as threads:
-        return list(
-            threads.map(lambda images: first_usable(images, square, limits, fetch, decoding, keep_bytes), listed)
-        )
+
+    def waited_for(position: int) -> None:
+        found[position] = first_usable(listed[position], square, limits, fetch, decoding, keep_bytes)
+
+    waiting = [position for position, images in enumerate(listed) if not _is_at_hand(images, limits)]
+    with ThreadPoolExecutor(limits.fetch.threads, thread_name_prefix="fetch") if waiting else nullcontext() as threads:
+        submitted = [threads.submit(waited_for, position) for position in waiting] if threads else []
+        for position in sorted(set(range(len(listed))).difference(waiting)):
+            with decoding:
+                found[position] = first_usable(listed[position], square, limits, keep_bytes=keep_bytes)
+        for task in submitted:
+            task.result()
+    return [found[position] for position in range(len(listed))]
+
+
+def _is_at_hand(images: Sequence[Mapping[str, Any]], limits: ImagesConfig) -> bool:
+    """Return whether a product's pictures are opened without a wait: they are bytes, files of the catalog's own folder,
+    or the first has a scaled copy in it."""
+    remote = "://" in limits.store
+    if not any(image.get("bytes") is None and (remote or image.get("uri")) for image in images):
+        return True
+    copies = scaled_copies(limits)
+    if copies is None or not copies.is_local or limits.revalidate or images[0].get("bytes") is not None:
+        return False
+    return copies.has(copies.key(images[0].get("uri"), images[0].get("version")))
+
+
+def _referenced(
+    uri: str,
+    version: str,
+    square: Square,
+    limits: ImagesConfig,
+    deadline: Deadline,
+    fetch: Fetch | None,
+    decoding: AbstractContextManager[Any],
+) -> Decoded:
+    """Return a picture by reference from its scaled copy, or from its source, whose copy is kept then."""
+    copies = scaled_copies(limits) if version not in ("", MISSING) and not version.startswith(TOO_LARGE) else None
+    key = copies.key(uri, version) if copies else ""
+    copy = copies.get(key, deadline) if copies else None
+    asks = limits.revalidate and uri.lower().startswith(("http://", "https://"))
+    if copy and not asks:
+        with decoding:
+            decoded = _decoded(copy.data, square, limits, side=None)
+        if decoded.pixels is not None:
+            return decoded
+    if uri:
+        known = copy.validators if copy else ("", "")
+        sources = picture_sources(limits)
+        fetched = sources.fetch(uri, deadline, known) if any(known) else (fetch or sources.fetch)(uri, deadline)
+    else:
+        fetched = _stored(version, limits, deadline)
+    if copy and (fetched.is_unchanged or fetched.reason in TRANSIENT):
+        with decoding:
+            return _decoded(copy.data, square, limits, side=None)
+    with decoding:
+        decoded = _decode_fetched(uri, fetched, square, limits)
+    # the bytes of a small picture of the catalog's own folder, or of another folder, are read there as fast
+    is_local = not uri or not _SCHEME.match(uri)
+    if copies and decoded.data is not None and not (is_local and copies.is_local and decoded.data is fetched.data):
+        copies.put(key, Copy(decoded.data, fetched.validators))
+    return decoded
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
@@ -128,18 +182,28 @@ def decode_image(data: bytes, square: Square, limits: ImagesConfig) -> Decoded:
     """Decode an encoded picture of the :data:`FORMATS`, fitted into ``square``. Never raises.
 
     Bytes and the header's width x height are checked against ``limits`` before any pixel is decoded. The first frame of
-    an animation is used, transparency becomes white, EXIF rotation is applied.
+    an animation is used, transparency becomes white, EXIF rotation is applied. Where scaled copies are kept, the pixels
+    are those of the copy, which is the result's ``data``.
     """
     if not data:
         return Decoded(None, Reason.IMAGE_EMPTY, "zero bytes")
     if len(data) > limits.max_bytes:
         return Decoded(None, Reason.IMAGE_TOO_LARGE, f"more than {limits.max_bytes} bytes")
+    return _decoded(data, square, limits, limits.copy_side)
+
+
+def _decoded(data: bytes, square: Square, limits: ImagesConfig, side: int | None) -> Decoded:
+    """Decode a picture, by a scaled copy of this ``side``; None: without, as for a picture that is a copy."""
     try:
         with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 return Decoded(None, Reason.IMAGE_TOO_LARGE, f"{width} x {height} exceeds {limits.max_pixels} pixels")
-            return Decoded(square.fit(image))
+            if side is not None and not is_small(image.size, len(data), side):
+                data = scaled_copy(image, side)
+                with Image.open(io.BytesIO(data)) as copy:
+                    return Decoded(square.fit(copy), data=data)
+            return Decoded(square.fit(image), data=data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         # Pillow's own limit: 179 million pixels, or half of that where warnings are errors. The warning is not
         # silenced here, because decoding runs in threads and warnings.catch_warnings is not thread-safe.

@@ -26,6 +26,7 @@ from urllib3.util import Url
 
 from catalog_enrichment.config.images import WEB_SCHEMES, FetchConfig, ImagesConfig, StoredImagesConfig
 from catalog_enrichment.errors import TemporaryFailure
+from catalog_enrichment.inputs.scaled_copies import Validators
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.masking import USER_AND_PASSWORD
 from catalog_enrichment.reasons import Reason
@@ -47,6 +48,7 @@ LONGEST_URI = 8192
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EILSEQ}
 """Errors that a path can cause while the storage works."""
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_LONGEST_VALIDATOR = 200
 _FIRST_PAUSE = 0.4
 """Seconds before the first retry."""
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "catalog-enrichment"}
@@ -59,6 +61,10 @@ class Fetched:
     data: bytes | None
     reason: Reason | None = None
     detail: str = ""
+    validators: Validators = ("", "")
+    """What a web server sent to ask later whether the picture has changed."""
+    is_unchanged: bool = False
+    """The server says that the picture is the one with the validators that it was asked with; both are None then."""
 
 
 class _NotFetched(Exception):
@@ -93,11 +99,14 @@ class PictureSources:
         self._roots = [folder.rstrip("/") for folder in folders if "://" in folder]
         self._web = _WebPictures(limits.fetch, limits.max_bytes, resolve)
 
-    def fetch(self, uri: str, deadline: Deadline | None = None) -> Fetched:
-        """Return the picture at a path or URI; from a server or store before ``deadline``. Never raises."""
+    def fetch(self, uri: str, deadline: Deadline | None = None, known: Validators = ("", "")) -> Fetched:
+        """Return the picture at a path or URI; from a server or store before ``deadline``. Never raises.
+
+        ``known``: the validators of the picture as it was; a web server need not send it again.
+        """
         try:
             with _as_not_fetched():
-                return Fetched(self._read(uri, deadline))
+                return self._read(uri, deadline, known)
         except _NotFetched as problem:
             return Fetched(None, problem.reason, f"{without_secrets(uri)}: {without_secrets(problem.detail)}")
         except Exception as problem:  # every library behind a scheme has its own exceptions
@@ -150,18 +159,18 @@ class PictureSources:
         inside = [folder for folder in self._folders if path.startswith(folder.rstrip("/") + "/")]
         return all(os.access(folder, os.R_OK | os.X_OK) for folder in inside)
 
-    def _read(self, uri: str, of_product: Deadline | None) -> bytes:
+    def _read(self, uri: str, of_product: Deadline | None, known: Validators) -> Fetched:
         scheme, path = self._split(uri)
         if scheme == "file":
-            return self._read_file(path)
+            return Fetched(self._read_file(path))
         deadline = self._deadline(of_product)
         if scheme in WEB_SCHEMES:
-            return self._web.read(uri, deadline)
+            return self._web.read(uri, deadline, known)
         if "::" in uri:
             raise _NotFetched(Reason.IMAGE_NOT_ALLOWED, "chained URIs (::) are not allowed")
         if ".." in uri.split("/") or not any(uri.startswith(root + "/") for root in self._roots):
             raise _NotFetched(Reason.IMAGE_NOT_ALLOWED, "not below one of images.fetch.allowed_folders")
-        return deadline.call(lambda: _read_object(uri, self._max_bytes))
+        return Fetched(deadline.call(lambda: _read_object(uri, self._max_bytes)))
 
     def _deadline(self, of_product: Deadline | None) -> Deadline:
         """Return the deadline of a picture, or of its product where that is earlier."""
@@ -241,18 +250,21 @@ class _WebPictures:
         self._config, self._max_bytes = config, max_bytes
         self._hosts = WebHosts(config, "images.fetch.private_hosts", resolve)
 
-    def read(self, uri: str, deadline: Deadline) -> bytes:
-        """Return the picture's bytes. Raises _NotFetched and the errors that :func:`_as_not_fetched` turns into it."""
+    def read(self, uri: str, deadline: Deadline, known: Validators) -> Fetched:
+        """Return the picture, or that it is unchanged.
+
+        Raises _NotFetched and the errors that :func:`_as_not_fetched` turns into it.
+        """
         for _ in range(self._config.redirects + 1):
             url = self._hosts.parse(uri)
-            answer = self._read(url, deadline)
-            if isinstance(answer, bytes):
+            answer = self._read(url, deadline, known)
+            if isinstance(answer, Fetched):
                 return answer
             uri = answer
         raise _NotFetched(Reason.IMAGE_NOT_ALLOWED, f"more than {self._config.redirects} redirects")
 
-    def _read(self, url: Url, deadline: Deadline) -> bytes | str:
-        """Return the bytes, or the URI of a redirect, and count the failures of the host."""
+    def _read(self, url: Url, deadline: Deadline, known: Validators) -> Fetched | str:
+        """Return the picture, or the URI of a redirect, and count the failures of the host."""
         host = self._hosts.host(url)
         if time.monotonic() < host.paused_until:
             raise _NotFetched(
@@ -261,7 +273,7 @@ class _WebPictures:
         had_time = deadline.remaining >= min(self._config.connect_seconds, self._config.seconds / 2)
         try:
             with _as_not_fetched():
-                answer = self._with_retries(url, deadline)
+                answer = self._with_retries(url, deadline, known)
         except _NotFetched as problem:
             if problem.reason is Reason.IMAGE_UNREACHABLE and not had_time:
                 pass  # not the fault of the host: another host redirected to it late, or other pictures took the time
@@ -276,13 +288,17 @@ class _WebPictures:
         host.failures = 0
         return answer
 
-    def _with_retries(self, url: Url, deadline: Deadline) -> bytes | str:
-        attempt = 0
+    def _with_retries(self, url: Url, deadline: Deadline, known: Validators) -> Fetched | str:
+        attempt, conditions = 0, zip(("If-None-Match", "If-Modified-Since"), known, strict=True)
+        headers = _HEADERS | {name: value for name, value in conditions if value}
         while True:
             asked = None
             try:
-                response = self._hosts.open(url, attempt, deadline, _HEADERS)
+                response = self._hosts.open(url, attempt, deadline, headers)
                 check_not_busy(response)
+                if response.status == 304 and any(known):
+                    discard(response)
+                    return Fetched(None, is_unchanged=True)
                 return self._body(response, url)
             except Busy as busy:
                 problem, asked = str(busy), busy.asked_seconds
@@ -295,20 +311,27 @@ class _WebPictures:
             time.sleep(pause)
             attempt += 1
 
-    def _body(self, response: urllib3.BaseHTTPResponse, url: Url) -> bytes | str:
-        """Return the body, or the target of a redirect. Raises _NotFetched for another status and too many bytes."""
+    def _body(self, response: urllib3.BaseHTTPResponse, url: Url) -> Fetched | str:
+        """Return the picture, or the target of a redirect. Raises _NotFetched for another status and too many bytes."""
         status = response.status
         if status == 200:
             content = body_within(response, self._max_bytes)
             if content is None:
                 raise _NotFetched(Reason.IMAGE_TOO_LARGE, f"more than {self._max_bytes} bytes")
-            return content
+            return Fetched(content, validators=_validators(response))
         if target := redirect_target(response, url):
             return target
         discard(response)
         if 400 <= status < 500:
             raise _NotFetched(Reason.IMAGE_MISSING, f"HTTP {status}")
         raise _NotFetched(Reason.IMAGE_UNREADABLE, f"HTTP {status}")
+
+
+def _validators(response: urllib3.BaseHTTPResponse) -> Validators:
+    """Return the validators of an answer; a header that could not be sent back is left out."""
+    given = [response.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+    etag, modified = (value if len(value) <= _LONGEST_VALIDATOR and value.isprintable() else "" for value in given)
+    return etag, modified
 
 
 @cache

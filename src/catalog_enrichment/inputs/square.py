@@ -39,16 +39,23 @@ class Square:
     trim: bool = False
     """Cut off the margins around the product, so that it fills the square; see :func:`product_box`."""
 
+    @property
+    def wanted_side(self) -> int:
+        """Return the longest side that a picture should have at least, pixels, lest the product is enlarged.
+
+        With twice the side, a product that fills half of its picture is not enlarged after its margins are cut off.
+        """
+        return self.side * (2 if self.trim else 1)
+
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
         """Fit a picture just opened into uint8 (side, side, 3), RGB, with EXIF rotation and white for transparency.
 
         Raises almost any exception for malformed data.
         """
         # JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work; draft keeps at least the requested size.
-        # With twice the side, a product that fills half of its picture is not enlarged after its margins are cut off.
-        scale = self.side * (2 if self.trim else 1) / max(image.size)
+        scale = self.wanted_side / max(image.size)
         image.draft(None, (round(image.width * scale) or 1, round(image.height * scale) or 1))
-        picture = _simple_mode(_upright(image))
+        picture = simple_mode(upright(image))
         left, top, right, bottom = product_box(picture) if self.trim else (0, 0, *picture.size)
         longer = max(right - left, bottom - top)
         width, height = (max(1, round(length * self.side / longer)) for length in (right - left, bottom - top))
@@ -71,7 +78,7 @@ def product_box(image: Image.Image) -> Box:
     nearly the background's colour, only the differing part is found, such as the print of a white shirt on white.
     """
     whole = (0, 0, *image.size)
-    small = _on_white(_shrunk(image))
+    small = on_white(_shrunk(image))
     pixels = np.asarray(small)  # (h, w, 3)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0).round().astype(int)
@@ -105,7 +112,8 @@ def _shrunk(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Return the decoded picture, turned as its EXIF data says. Raises almost any exception for malformed data."""
     image.load()  # outside the try: a picture that cannot be decoded must raise
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -114,7 +122,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # broken EXIF data does not affect the pixels
 
 
-def _simple_mode(image: Image.Image) -> Image.Image:
+def simple_mode(image: Image.Image) -> Image.Image:
     """Return the picture as RGB, or as RGBA if it is partly transparent."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") would clip everything above 255 to white
@@ -125,7 +133,7 @@ def _simple_mode(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """Return an RGB or RGBA picture as RGB."""
     if image.mode == "RGB":
         return image
