@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -43,21 +41,18 @@ SLOW = "it has no bf16"
 @pytest.mark.parametrize(
     ("asked", "certified", "problem", "numbers", "why"),
     [
-        ("auto", {"fp32-cpu": "c", "bf16-cpu": "c"}, "", BF16, ""),
-        ("auto", {"fp32-cpu": "c"}, "", FP32, "bf16: the model version is not certified for it"),
-        ("fp32", {"fp32-cpu": "c", "bf16-cpu": "c"}, "", FP32, ""),
-        ("auto", {}, "", FP32, ""),  # nothing will be written
-        ("fp32", {}, "", FP32, ""),
-        ("auto", {"fp32-cpu": ["color", "material"], "bf16-cpu": ["material"]}, "", FP32, "bf16: it may write less"),
-        ("auto", {"fp32-cpu": [], "bf16-cpu": ["color"]}, "", BF16, ""),
-        ("auto", {"fp32-cpu": [], "bf16-cpu": []}, "", BF16, ""),
-        ("auto", {"fp32-cpu": "c", "bf16-cpu": "cm"}, SLOW, FP32, "bf16: it has no bf16"),
-        ("bf16", {"fp32-cpu": "c", "bf16-cpu": "c"}, SLOW, BF16, ""),  # workers may be other machines
-        ("auto", {"fp32-cuda": "c", "bf16-cuda": "c"}, SLOW, BF16, ""),  # workers with a GPU look themselves
+        ("auto", {"fp32-cpu", "bf16-cpu"}, "", BF16, ""),
+        ("auto", {"fp32-cpu"}, "", FP32, "bf16: the model version is not certified for it"),
+        ("fp32", {"fp32-cpu", "bf16-cpu"}, "", FP32, ""),
+        ("auto", set(), "", FP32, ""),  # nothing will be written
+        ("fp32", set(), "", FP32, ""),
+        ("auto", {"fp32-cpu", "bf16-cpu"}, SLOW, FP32, "bf16: it has no bf16"),
+        ("bf16", {"fp32-cpu", "bf16-cpu"}, SLOW, BF16, ""),  # workers may be other machines
+        ("auto", {"fp32-cuda", "bf16-cuda"}, SLOW, BF16, ""),  # workers with a GPU look themselves
     ],
 )
-def test_auto_is_the_fastest_certified_number_type_that_writes_no_less(
-    asked: str, certified: dict[str, Any], problem: str, numbers: str, why: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_the_fastest_certified_number_type_of_the_hardware(
+    asked: str, certified: set[str], problem: str, numbers: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == BF16 else "")
     chosen = choose(asked, certified)
@@ -68,13 +63,22 @@ def test_auto_is_the_fastest_certified_number_type_that_writes_no_less(
 def test_a_machine_for_which_no_number_type_is_certified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda *_: SLOW)
     with pytest.raises(ConfigError, match="no compute type of the model version is for this machine: bf16: it has"):
-        choose("auto", {"bf16-cpu": "c"})
+        choose("auto", {"bf16-cpu"})
 
 
 def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
     way_out = r"certified for \['fp32'\]. Train a version .*compute_types = \['fp32', 'bf16'\]"
     with pytest.raises(ConfigError, match=way_out):
-        choose("bf16", {"fp32-cpu": "c"})
+        choose("bf16", {"fp32-cpu"})
+
+
+@pytest.mark.parametrize(("problem", "numbers"), [("", [FP32, BF16]), (SLOW, [FP32])])
+def test_a_version_is_certified_for_what_the_machine_multiplies(
+    problem: str, numbers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == BF16 else "")
+    assert compute_types.to_certify([], "cpu") == numbers  # fp32 is the reference of the others
+    assert compute_types.to_certify([FP32], "cpu") == [FP32]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,14 @@ from .toy import DICTIONARY, batches, easy, recipe_toml, silent
 
 def config(folder, **training) -> Config:
     (folder / "toy.toml").write_text(recipe_toml(epochs=4))
-    settings = {"recipe": "toy.toml", "min_label_count": 5, "threads": 1, "unimodal_baselines": False, **training}
+    settings = {
+        "recipe": "toy.toml",
+        "min_label_count": 5,
+        "threads": 1,
+        "compute_types": ["fp32"],
+        "unimodal_baselines": False,
+        **training,
+    }
     return Config(
         catalog=CatalogConfig(path="lake", dictionary="dictionary.json"),
         mlflow=MlflowConfig(tracking_uri="sqlite:///x.db"),
@@ -343,8 +350,8 @@ def test_every_compute_type_is_certified_by_one_use_of_the_labels_and_compared(t
     color = [c for c in model.certificates if c.modality is Modality.BOTH]
     assert [c.compute_type for c in color] == ["fp32-cpu", "bf16-cpu"]
     assert all(c.threshold is not None and c.steps for c in color)
-    assert uses == ["color"]  # both tests read the same labels, and share the probability of an error
-    assert {(c.use_number, c.delta) for c in color} == {(1, 0.025)}
+    assert uses == ["color"]  # both tests read the same labels
+    assert {(c.use_number, c.delta) for c in color} == {(1, 0.05)}  # the hardware chooses a run's, not the results
     (row,) = model.tables["compute_types"]
     assert (row["attribute"], row["path"], row["reference"]) == ("color", "bf16-cpu", "fp32-cpu")
     assert 0 < row["mean_difference"] <= row["max_difference"] <= row["tolerance"]

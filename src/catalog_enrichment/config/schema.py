@@ -101,9 +101,10 @@ class TrainingConfig:
     checkpoints: str = ""
     """Folder from which an interrupted training resumes, with the same result; empty: it starts again. Every stage of a
     fit writes a file there, whose name is a hash of its inputs; delete them when the model is registered."""
-    compute_types: list[Literal["fp32", "bf16"]] = field(default_factory=lambda: ["fp32"])
-    """Number types to certify, on the same folds: each gets its own certificates. The first is evaluated, and the
-    promotion gate compares it. All of them share `precision.delta`; each scores all products."""
+    compute_types: list[Literal["fp32", "bf16"]] = field(default_factory=list)
+    """Number types to certify, on the same folds: each gets its own certificates at all of `precision.delta`, and
+    scores all products. The first is evaluated, and the promotion gate compares it. Empty: fp32, and bf16 where this
+    machine multiplies it."""
     threads: int = 0
     """torch threads; 0: all cores."""
     processes: int = 1
@@ -114,7 +115,7 @@ class TrainingConfig:
         check_ranges("training", self, max_unlabelled=(0, 2**31), threads=(0, 4096), processes=(1, 4096))
         if not self.folds.train:
             raise ValueError("training.folds.train must be positive: the weights are fitted on it")
-        if not self.compute_types or len(set(self.compute_types)) < len(self.compute_types):
+        if len(set(self.compute_types)) < len(self.compute_types):
             raise ValueError(f"training.compute_types must name each number type once, not {self.compute_types}")
 
 
@@ -156,9 +157,10 @@ class EnrichConfig:
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
     compute_type: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number type of the scores. auto: the fastest of the types with which the model version may write most, if the
-    driver's processor (or GPU) computes it fast; the log says which and why. Name a type where the machines that start
-    runs differ: a run in another type is another run, which decides again what another certificate could change."""
+    """Number type of the scores. auto: the fastest that the model version is certified for and the driver's processor
+    (or GPU) multiplies; the log says which and why. Name a type where the machines that start runs differ: a run in
+    another type is another run, which decides again what another certificate could change. Do not name one because it
+    may write more: whoever chooses between certificates by what they allow spends `precision.delta` on each of them."""
     batch_rows: int = 512
     """Products per Arrow batch of the scoring; within a batch, texts of like length are scored together."""
     batch_bytes: str = "16m"

@@ -86,7 +86,7 @@ def run(config: Config, products: int, wholesale: int, seed: int) -> dict[str, A
         promoted = Promotion(registry).through_gate(request)
         to_stderr(f"champion is now {config.mlflow.model_name} version {promoted['model_version']}")
     with stages("enrich"):
-        model = registry.resolve().for_run(config.enrich.compute_type, context.dictionary.enabled)
+        model = registry.resolve().for_run(config.enrich.compute_type)
         enriched = pipeline.enrich(context, model, Window())
     with stages("report"):
         written = written_by_certificate(context.catalog, market.truth, enriched["run_id"])

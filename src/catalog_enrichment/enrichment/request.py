@@ -154,7 +154,7 @@ class RunRequest:
         """Return the request. Raises ConfigError if the model version cannot compute as `enrich.compute_type` says."""
         overrides = overrides or RuntimeOverrides()
         switched = overrides.switches
-        model = model.for_run(config.enrich.compute_type, dictionary.enabled)
+        model = model.for_run(config.enrich.compute_type)
         off, labels = (
             switched.off_attributes(),
             check_labels(model.heads, dictionary, overrides.names, model.certificates),

@@ -6,12 +6,13 @@
            processors that multiply bf16.
 
 A certificate holds for a single compute type, because others give other scores. A run computes in the same number type
-on all workers.
+on all workers. Which one is decided by the hardware, never by what certificates allow: so each certificate may be wrong
+with the whole of delta, and certifying a further type costs the others nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ GIVEN = "given"
 """The compute type of scores that were not computed here."""
 
 AUTO = "auto"
-"""The config's word for the fastest certified number type of the driver's processor."""
+"""The config's word for the fastest certified number type that the driver's processor, or GPU, multiplies."""
 
 FASTEST_FIRST = (BF16, FP32)
 
@@ -92,6 +93,15 @@ def fastest(device: str) -> str:
     return next(numbers for numbers in FASTEST_FIRST if not why_not(numbers, device))
 
 
+def to_certify(wanted: Sequence[str], device: str) -> list[str]:
+    """Return the number types to certify a version for. ``wanted``: `training.compute_types`; empty: those that this
+    machine multiplies, fp32 first. Raises ConfigError for a type that it does not."""
+    for numbers in wanted:
+        if problem := why_not(numbers, device):
+            raise ConfigError(f"training.compute_types: not {numbers} on this machine: {problem}")
+    return list(wanted) or [numbers for numbers in reversed(FASTEST_FIRST) if not why_not(numbers, device)]
+
+
 def require(numbers: str, device: str) -> None:
     """Raise ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
     if problem := why_not(numbers, device):
@@ -101,12 +111,13 @@ def require(numbers: str, device: str) -> None:
         )
 
 
-def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
+def choose(wanted: str, certified: Collection[str]) -> Choice:
     """Return the number type of a run.
 
-    ``wanted`` is `enrich.compute_type`, ``certified`` is compute type -> the values that it may write. The automatic
-    choice is the fastest of the types that may write most. Workers look at their own processor (:func:`require`); the
-    driver can judge only the compute types of its own kind of device. Raises ConfigError if ``wanted`` is not
+    ``wanted`` is `enrich.compute_type`, ``certified`` are the compute types that the version has certificates for,
+    abstaining ones too. The automatic choice is the fastest of them that the hardware multiplies: a choice by what the
+    certificates allow would be a second look at their labels. Workers look at their own processor (:func:`require`);
+    the driver can judge only the compute types of its own kind of device. Raises ConfigError if ``wanted`` is not
     certified, or no compute type is for this machine.
     """
     if not certified:
@@ -118,17 +129,15 @@ def choose(wanted: str, certified: Mapping[str, Collection[object]]) -> Choice:
         if wanted not in by_numbers:
             raise ConfigError(
                 f"enrich.compute_type = {wanted!r}: the model version is certified for {sorted(by_numbers)}. Train "
-                f"a version with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]}, or choose "
-                "another number type"
+                f"a version with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]} on a machine "
+                "that multiplies it, or choose another number type"
             )
         return Choice(wanted, f"scores are computed in {wanted}, as enrich.compute_type says")
     refused = {numbers: problem for numbers, name in by_numbers.items() if (problem := _why_not_here(name))}
-    usable = {numbers: len(certified[name]) for numbers, name in by_numbers.items() if numbers not in refused}
-    if not usable:
+    if not set(by_numbers) - set(refused):
         raise ConfigError(f"no compute type of the model version is for this machine: {_listed(refused)}")
     refused |= dict.fromkeys(set(FASTEST_FIRST) - set(by_numbers), "the model version is not certified for it")
-    refused |= {numbers: "it may write less" for numbers, size in usable.items() if size < max(usable.values())}
-    chosen = next(numbers for numbers in FASTEST_FIRST if numbers in usable and numbers not in refused)
+    chosen = next(numbers for numbers in FASTEST_FIRST if numbers not in refused)
     faster = FASTEST_FIRST[: FASTEST_FIRST.index(chosen)]
     besides = f" (not in {_listed({numbers: refused[numbers] for numbers in faster})})" if faster else ""
     return Choice(chosen, f"scores are computed in {chosen}, the fastest certified compute type here{besides}")

@@ -6,7 +6,7 @@ batch jobs resolve; promotion.py moves the champion alias.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,19 +86,14 @@ class ResolvedModel:
     def preprocessing_hash(self) -> str:
         return self.proposer.preprocessing_hash
 
-    def for_run(self, wanted: str, enabled: Collection[str]) -> ResolvedModel:
-        """Return the model in the number type of a run. ``wanted``: `enrich.compute_type`; ``enabled``: attributes.
+    def for_run(self, wanted: str) -> ResolvedModel:
+        """Return the model in the number type of a run. ``wanted``: `enrich.compute_type`.
 
         Raises ConfigError if the version is not certified for ``wanted``, or this machine cannot compute in it.
         """
         if self.why_numbers:
             return self
-        certified: dict[str, set[tuple[str, Modality]]] = {}
-        for certificate in self.certificates:
-            certified.setdefault(certificate.compute_type, set())
-            if certificate.threshold is not None and certificate.attribute in enabled:
-                certified[certificate.compute_type].add((certificate.attribute, certificate.modality))
-        chosen = compute_types.choose(wanted, certified)
+        chosen = compute_types.choose(wanted, {certificate.compute_type for certificate in self.certificates})
         return replace(self.in_numbers(chosen.numbers), why_numbers=chosen.why)
 
     def in_numbers(self, numbers: str) -> ResolvedModel:

@@ -98,16 +98,15 @@ class EarlierCandidates:
 def certifiers(
     split: Split, config: Config, version: SavedVersion, populations: Populations, earlier: EarlierCandidates
 ) -> list[Certifier]:
-    """Return a certifier for every compute type. They use the labels once, and share the probability that a certificate
-    is wrong."""
-    count, now = len(version.predictors), datetime.now(UTC)
-    rule = replace(config.precision, delta=config.precision.delta / count)
+    """Return a certifier for every compute type. They use the labels once, and each spends all of delta: a run writes
+    by the certificates of a single type, which its hardware chooses (:func:`models.compute_types.choose`)."""
+    now = datetime.now(UTC)
     earlier = earlier.used_once([predictor.compute_type for predictor in version.predictors])
     return [
         Certifier(
             split=split,
             scores=scores,
-            rule=rule,
+            rule=config.precision,
             scored_by=ScoredBy(
                 weights_hash=artifact.weights_hash(version.folder),
                 preprocessing_hash=artifact.preprocessing_hash(version.folder),
@@ -119,7 +118,6 @@ def certifiers(
             issued_at=now,
             populations=populations,
             heads=version.heads,
-            compute_types=count,
         )
         for predictor, scores in zip(version.predictors, version.scores, strict=True)
     ]
@@ -155,8 +153,6 @@ class Certifier:
     populations: Populations
     heads: Heads = field(default_factory=dict)
     """The has-value heads that ``scores`` are multiplied by."""
-    compute_types: int = 1
-    """Compute types that share ``rule.delta``; verdicts certify each of them at all of it."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Attribute -> why no label of it can certify."""
     trained_on: str = ""
@@ -285,7 +281,7 @@ class Certifier:
         they say enough."""
         found, attribute = comparison.result, products.attribute
         # verdicts that certify a threshold, without a wrong value and if 2 in 100 are wrong
-        verdicts = verdict_test.usual_verdicts(self.rule.target, self.rule.delta * self.compute_types)
+        verdicts = verdict_test.usual_verdicts(self.rule.target, self.rule.delta)
         if found.alike:
             enough = found.noticeable_share <= self.rule.noticeable_share
             return "" if enough else claim.why_not_compared(attribute, found, verdicts)

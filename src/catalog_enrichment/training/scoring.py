@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, compute_types, has_value
 from catalog_enrichment.models.predictor import Predictor, Scorer, load_predictor
@@ -63,13 +62,6 @@ def products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
     selected = np.any([label.unlabelled for label in labels.values()], axis=0)
     selected[split.folds.held_out] = True
     return np.flatnonzero(selected)
-
-
-def check_compute_types(numbers: Sequence[str]) -> None:
-    """Raise ConfigError for a number type that this machine cannot compute in."""
-    for name in numbers:
-        if problem := compute_types.why_not(name, compute_types.default_device()):
-            raise ConfigError(f"training.compute_types: not {name} on this machine: {problem}")
 
 
 class SavedVersion:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.models import version_files
+from catalog_enrichment.models import compute_types, version_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training import held_out, scoring, task, version_facts
@@ -45,7 +45,7 @@ def train(
     or attribute, DataContractError for too little data.
     """
     stages, settings, folder = Stages(say=progress), task.settings_of(config), workdir / "artifact"
-    scoring.check_compute_types(settings.compute_types)
+    numbers = compute_types.to_certify(settings.compute_types, compute_types.default_device())
     set_threads(settings.threads)
     recipe = recipe_of(config)
     fit_one = partial(fit, progress=progress, checkpoints=task.checkpoint_folder(config, workdir))
@@ -71,7 +71,7 @@ def train(
         members.fit(fit_one, progress)
     with stages("calibrate"):
         members.save(folder)
-        version = scoring.SavedVersion(folder, settings.compute_types, dataset)
+        version = scoring.SavedVersion(folder, numbers, dataset)
     with stages("score") as stage:
         to_score = scoring.products_to_score(split, labels)
         version.score(to_score, progress)
