@@ -36,6 +36,8 @@ def test_the_settings_have_names_that_spark_knows_and_agree_with_the_session(fil
     for name, value in session._WORKER_ENVIRONMENT.items():
         given = found[f"spark.executorEnv.{name}"]
         assert given == value or name == "MALLOC_MMAP_THRESHOLD_", name
+    for jvm in ("driver", "executor"):
+        assert found[f"spark.{jvm}.defaultJavaOptions"] == session._JAVA_OPTIONS
     for path in re.findall(r"/opt/catalog-enrichment/spark/([\w.-]+)", file.read_text()):
         assert (FOLDER / path).exists(), path
 

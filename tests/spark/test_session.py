@@ -1,8 +1,11 @@
-"""A machine without Java, or with an old version of it."""
+"""A machine without Java, or with an old version of it; the options of the JVM that a session starts."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,22 @@ def test_a_wrong_java_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nosuch"))
     with pytest.raises(ConfigError, match=f"no java in JAVA_HOME={tmp_path}/nosuch"):
         session.require_java()
+
+
+def test_the_jvm_that_a_session_starts_has_room_for_the_metadata_of_its_classes(tmp_path: Path) -> None:
+    (tmp_path / "attributes.json").write_text('{"attributes": []}')
+    (tmp_path / "config.toml").write_text(
+        '[catalog]\npath = "catalog"\ndictionary = "attributes.json"\n[mlflow]\ntracking_uri = "sqlite:///mlflow.db"\n'
+        '[spark]\nmaster = "local[1]"\n'
+        '[spark.conf]\n"spark.driver.extraJavaOptions" = "-Dof.the.user=1"\n'
+    )
+    code = (
+        "import json\nfrom catalog_enrichment.config.load import load_config\n"
+        "from catalog_enrichment.spark import session\n"
+        "started = session.start(load_config('config.toml'), 'test')\n"
+        "management = started._jvm.java.lang.management.ManagementFactory\n"
+        "print(json.dumps(list(management.getRuntimeMXBean().getInputArguments())))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    options = json.loads(found.stdout.splitlines()[-1])
+    assert {session._JAVA_OPTIONS, "-Dof.the.user=1"} <= set(options)

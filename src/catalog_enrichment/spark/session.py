@@ -44,6 +44,11 @@ _SETTINGS = {
     "spark.log.level": "ERROR",
 }
 
+_JAVA_OPTIONS = "-XX:MetaspaceSize=256m"
+"""Options of the JVMs. The metadata of Spark's classes outgrows the JVM's first limit, 21 MiB, several times, and each
+time the whole heap is collected: a quarter of what the JVM computes while Python scores a thousand products. The
+config's `spark.conf` overrides them (`spark.driver.defaultJavaOptions`), as do the files of deploy/spark."""
+
 _SHUFFLE_PARTITIONS = "8"
 """Tasks of every shuffle, where neither spark-submit nor `spark.conf` says otherwise."""
 
@@ -82,6 +87,9 @@ def start(config: Config, app_name: str) -> SparkSession:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = builder.master(config.spark.master)
         settings["spark.driver.memory"] = config.spark.driver_memory
+        settings |= dict.fromkeys(
+            ("spark.driver.defaultJavaOptions", "spark.executor.defaultJavaOptions"), _JAVA_OPTIONS
+        )
         settings["spark.sql.shuffle.partitions"] = _SHUFFLE_PARTITIONS
     for name, value in (settings | config.spark.conf).items():
         builder = builder.config(name, value)
