@@ -224,9 +224,11 @@ def test_where_the_memory_is_too_small_the_passes_become_smaller(predictor: Pred
         assert [row.error for row in found] == [None] * 11
         assert [row.compute_type for row in found] == [predictor.compute_type] * 11
         assert_alike(found, expected)
-    # 11 in passes of 6 and 5: 6 in halves of 3, those in 1 and 2; later passes have at most the size that was found
-    assert small.asked[:6] == [6, 3, 1, 2, 3, 1]
-    assert max(small.asked[-6:]) <= 2
+    # 11 in passes of 6 and 5: 6 in halves of 3, those in 1 and 2; later passes have at most the size that was found,
+    # those of the batches that were divided before as well
+    assert small.asked[:4] == [6, 3, 1, 2]
+    assert max(small.asked[4:]) <= 2
+    assert sum(small.asked) == 6 + 3 + 22
 
 
 def test_where_no_product_has_enough_memory_each_says_so(predictor: Predictor) -> None:

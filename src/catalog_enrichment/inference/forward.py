@@ -78,14 +78,18 @@ class ForwardPasses:
         return passes
 
     def score(self, batch: ProductBatch) -> list[ScoredRow]:
-        """Return a row per product. A pass that fails is repeated in halves, so that only bad products are lost."""
+        """Return a row per product. A pass that fails is repeated in halves, so that only bad products are lost.
+
+        A pass that was divided before the memory turned out to be too small is not tried in its full size.
+        """
         try:
-            return self._score(batch)
+            if len(batch) <= self.rows:
+                return self._score(batch)
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as problem:
             if len(batch) == 1:
                 return [ScoredRow([], error=Reason.SCORING_FAILED.value, detail=f"{type(problem).__name__}: {problem}")]
             if _is_out_of_memory(problem):
-                self.rows = max(1, len(batch) // 2)
+                self.rows = len(batch) - len(batch) // 2
         middle = len(batch) // 2  # not in the handler above: the exception holds the memory of the pass that failed
         return [*self.score(batch.part(0, middle)), *self.score(batch.part(middle, len(batch)))]
 

@@ -40,10 +40,12 @@ class StoredPictures:
     @classmethod
     def of(cls, images: ImagesConfig) -> StoredPictures:
         """Return the store of ``images``; :meth:`Config.pictures` gives the settings of an object store, too."""
-        from catalog_enrichment.catalog.object_storage import ObjectStorage
         from catalog_enrichment.config.images import StoredImagesConfig
 
         if isinstance(images, StoredImagesConfig) and "://" in images.store:
+            # a worker that scores from folders needs none of the object stores' client
+            from catalog_enrichment.catalog.object_storage import ObjectStorage
+
             return cls(ObjectStorage(images.store, images.store_settings))
         return cls(Path(images.store))
 
