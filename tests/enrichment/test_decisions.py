@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from catalog_enrichment import contract
@@ -16,12 +17,8 @@ from catalog_enrichment.catalog.ledger import ActiveValues
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.enrichment.decisions import (
-    DecisionRules,
-    decide_once,
-    decide_product,
-    suggested_change,
-)
+from catalog_enrichment.enrichment.decided_rows import DecisionRules, decided_batch
+from catalog_enrichment.enrichment.decisions import decide_once, suggested_change
 from catalog_enrichment.enrichment.request import ProvisionalCap
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.reasons import Reason
@@ -62,13 +59,31 @@ def scored_product(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
+STRINGS = pa.list_(pa.string())
+TYPES = pa.schema({
+    **dict.fromkeys(("product_id", "content_hash", "category", "language"), pa.string()),
+    **dict.fromkeys(("modality", "compute_type", "image_reason"), pa.string()),
+    "merchant_attributes": pa.map_(pa.string(), STRINGS), "human_attributes": STRINGS, "pending": STRINGS,
+    "with_picture": pa.list_(pa.struct({"attribute": pa.string(), "content_hash": pa.string()})),
+    "candidates": pa.list_(pa.struct({
+        "attribute": pa.string(), "value": pa.string(), "rank": pa.int32(), "score": pa.float64(),
+        "attention": pa.float64(), "evidence": pa.string(),
+    })),
+})  # fmt: skip
+"""The types of scored products as Spark sends them."""
+
+
+def rows_of(product: dict[str, Any], rules: DecisionRules) -> list[dict[str, Any]]:
+    return decided_batch(pa.RecordBatch.from_pylist([product], TYPES), rules).to_pylist()
+
+
 def decisions(product: dict[str, Any], rules: DecisionRules) -> list[tuple[str, str, str, str]]:
-    return [(r["attribute"], r["value"], r["decision"], r["reason"]) for r in decide_product(product, rules)]
+    return [(r["attribute"], r["value"], r["decision"], r["reason"]) for r in rows_of(product, rules)]
 
 
 def test_rows_are_rows_of_the_contract(rules: DecisionRules) -> None:
     required = [field.name for field in contract.spark_schema("predictions") if not field.nullable]
-    for row in decide_product(scored_product(), rules):
+    for row in rows_of(scored_product(), rules):
         assert list(row) == contract.columns("predictions")
         assert (row["category"], row["language"]) == ("Apparel/Topwear", "en")
         assert all(row[name] is not None for name in required)
@@ -172,7 +187,7 @@ def test_scores_that_come_from_other_conditions_are_not_published_i2(
 
 def test_an_attribute_without_a_proposal_and_one_without_an_answer_are_decided_i7(rules: DecisionRules) -> None:
     candidates = [{"attribute": "color", "value": "", "rank": 1, "score": 0.0, "attention": None, "evidence": None}]
-    rows = list(decide_product(scored_product(candidates=candidates), rules))
+    rows = list(rows_of(scored_product(candidates=candidates), rules))
     assert [(row["attribute"], row["value"], row["rank"], row["reason"]) for row in rows] == [
         ("color", "", 1, "no_proposal"),
         ("material", "", 0, "no_answer"),
@@ -182,7 +197,7 @@ def test_an_attribute_without_a_proposal_and_one_without_an_answer_are_decided_i
 def test_evidence_stays_with_its_value(rules: DecisionRules) -> None:
     product = scored_product()
     product["candidates"][1]["evidence"] = "of pure wool"
-    found = {row["value"]: row["evidence"] for row in decide_product(product, rules)}
+    found = {row["value"]: row["evidence"] for row in rows_of(product, rules)}
     assert found == {"Red": None, "Wool": "of pure wool", "Cotton": None}
 
 

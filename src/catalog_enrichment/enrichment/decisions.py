@@ -1,35 +1,29 @@
 """Decisions on the scores, and the ledger events that follow from them: what a run publishes.
 
-Every pending attribute of every scored product gets exactly one decision (I7): precision.decide takes it by the
+Every pending attribute of every scored product gets exactly one decision (I7): :mod:`decided_rows` takes it by the
 certificate, :mod:`policy` suppresses what must not be written. Decisions are taken once: a run that is started again
 takes those that it had landed before it was killed, and the events that it had committed (I5).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import policy
+from catalog_enrichment.enrichment.decided_rows import DecisionRules, decide_rows
 from catalog_enrichment.errors import GateRefused
-from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
-from catalog_enrichment.precision.decide import DecisionInputs, decide
-from catalog_enrichment.precision.units import NO_ANSWER, Candidate
-from catalog_enrichment.reasons import TRANSIENT, Reason
+from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality, Op, Source
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.ledger import ActiveValues
-    from catalog_enrichment.catalog.value_names import Names
     from catalog_enrichment.enrichment.request import RunRequest
     from catalog_enrichment.enrichment.select import Selection
 
@@ -67,50 +61,6 @@ def decide_and_plan(
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRules:
-    """Everything a decision rests on beside the product, fixed once per run on the driver."""
-
-    attributes: tuple[str, ...]
-    """Enabled attributes the model has a head for."""
-    certificates: Mapping[tuple[str, str], Certificate]
-    """The certificates by (attribute, modality path)."""
-    model_name: str
-    model_version: str
-    scored_by: ScoredBy
-    """The weights and settings that gave the scores, without the compute type, which is the executor's."""
-    standard: Standard
-    values: Mapping[str, frozenset[str]]
-    """Attribute -> the values that the dictionary lists."""
-    names: Names
-    """The names in force of the model's labels."""
-    run_id: str
-    now: datetime
-
-    @classmethod
-    def of(cls, request: RunRequest, run_id: str) -> DecisionRules:
-        model = request.model
-        scored_by = ScoredBy(
-            weights_hash=model.weights_hash,
-            preprocessing_hash=model.preprocessing_hash,
-            max_image_bytes=request.images.max_bytes,
-            max_image_pixels=request.images.max_pixels,
-            compute_type="",
-        )
-        return cls(
-            attributes=tuple(attribute.name for attribute in request.attributes),
-            certificates={(c.attribute, c.modality.value): c for c in model.certificates},
-            model_name=model.name,
-            model_version=model.version,
-            scored_by=scored_by,
-            standard=request.standard,
-            values={attribute.name: frozenset(attribute.values) for attribute in request.attributes},
-            names=request.names,
-            run_id=run_id,
-            now=datetime.now(UTC),
-        )
-
-
 def decide_once(
     catalog: Catalog,
     request: RunRequest,
@@ -144,69 +94,6 @@ def _of_this_attempt(checkpoint: str) -> str:
     return f"{checkpoint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-def decide_rows(scored: DataFrame, rules: DecisionRules) -> DataFrame:
-    """Return rows of the contract `predictions`. ``scored`` also has the columns of :func:`_active_attributes`."""
-
-    def decide_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        schema = contract.arrow_schema("predictions")
-        for batch in batches:
-            rows = [row for product in batch.to_pylist() for row in decide_product(product, rules)]
-            yield pa.RecordBatch.from_pylist(rows, schema=schema)
-
-    return scored.mapInArrow(decide_batches, contract.spark_schema("predictions"))
-
-
-def decide_product(product: Mapping[str, Any], rules: DecisionRules) -> Iterator[dict[str, Any]]:
-    """Yield the predictions rows of a scored product."""
-    merchant_values = dict(product["merchant_attributes"] or {})
-    human_attributes = set(product["human_attributes"] or ())
-    with_picture = {(row["attribute"], row["content_hash"]) for row in product["with_picture"] or ()}
-    by_attribute = _candidates(product["candidates"], rules)
-    for name in rules.attributes:
-        if name not in product["pending"]:
-            continue
-        candidates, attention, evidence = by_attribute[name]
-        inputs = DecisionInputs(
-            certificate=rules.certificates.get((name, product["modality"])),
-            merchant_values=tuple(merchant_values.get(name) or ()),
-            human_value_present=name in human_attributes,
-            modality=Modality(product["modality"]),
-            # a picture may be there at the next try, or was usable when the active value was decided
-            picture_outage=product["modality"] == Modality.TEXT_ONLY.value
-            and (product["image_reason"] in TRANSIENT or (name, product["content_hash"]) in with_picture),
-            category=product["category"],
-            language=product["language"],
-            now=rules.now,
-            scored_by=replace(rules.scored_by, compute_type=product["compute_type"]),
-            standard=rules.standard,
-        )
-        for decision in decide(candidates or [NO_ANSWER], inputs):
-            yield {
-                "product_id": product["product_id"],
-                "content_hash": product["content_hash"],
-                "attribute": name,
-                "value": decision.value,
-                "rank": decision.rank,
-                "score": decision.score,
-                "modality": product["modality"],
-                "image_reason": product["image_reason"],
-                "attention": attention,
-                "evidence": evidence.get(decision.value),
-                "decision": decision.decision.value,
-                "reason": decision.reason.value,
-                "certificate_id": decision.certificate_id,
-                "threshold": decision.threshold,
-                "model_name": rules.model_name,
-                "model_version": rules.model_version,
-                "compute_type": product["compute_type"],
-                "category": product["category"],
-                "language": product["language"],
-                "run_id": rules.run_id,
-            }
-
-
 def _active_attributes(active: DataFrame) -> DataFrame:
     """Return per product ``human_attributes``, those with an active human value, and ``with_picture``.
 
@@ -220,35 +107,6 @@ def _active_attributes(active: DataFrame) -> DataFrame:
         F.collect_set(human).alias("human_attributes"),
         F.collect_set(F.when(used_picture, F.struct("attribute", "content_hash"))).alias("with_picture"),
     )
-
-
-class _Proposed(NamedTuple):
-    """What is proposed for an attribute of a product."""
-
-    candidates: list[Candidate]
-    attention: float | None
-    """Weight on the text."""
-    evidence: dict[str, str]
-    """Value -> where it comes from."""
-
-
-def _candidates(rows: Sequence[Mapping[str, Any]], rules: DecisionRules) -> defaultdict[str, _Proposed]:
-    """Return attribute -> what is proposed, by the names in force.
-
-    Of labels that were merged into one value the best stays: what is written was certified under its own label.
-    """
-    by_attribute: defaultdict[str, _Proposed] = defaultdict(lambda: _Proposed([], None, {}))
-    for row in rows:
-        name, label = row["attribute"], row["value"]
-        candidates, _, evidence = by_attribute[name]
-        value = rules.names.now(name, label)
-        if all(value != candidate.value for candidate in candidates):
-            listed = value in rules.values.get(name, ())
-            candidates.append(Candidate(value=value, score=row["score"], rank=row["rank"], label=label, listed=listed))
-            if row["evidence"] is not None:
-                evidence[value] = row["evidence"]
-        by_attribute[name] = _Proposed(candidates, row["attention"], evidence)
-    return by_attribute
 
 
 # --- suggestions -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The decision about one product and attribute: publish, suggest or abstain, and why.
 
-Pure Python without arrays: it runs for every scored product.
+:func:`outcome` is the rule. A served model asks it through :func:`decide`, product by product; a run by column
+(:mod:`catalog_enrichment.enrichment.decided_rows`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from catalog_enrichment.precision.certificate import Certificate, ScoredBy, Standard
 from catalog_enrichment.precision.units import NOTHING, Candidate
@@ -48,26 +49,37 @@ class CandidateDecision(NamedTuple):
     threshold: float | None
 
 
-def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
-    """Return a row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7).
+class Facts(NamedTuple):
+    """All that the decision about a candidate rests on."""
 
-    In this order: without an answer of the proposer an abstention; with a merchant value at most a suggestion (I1);
-    with a human value an abstention; without a valid certificate an abstention (I2); else the score decides.
-    """
+    answered: bool
+    """The proposer has said something about the attribute."""
+    has_merchant_value: bool
+    agrees_with_merchant: bool
+    human_value_present: bool
+    proposed: bool
+    """The candidate is a value, and not that there is none."""
+    certified: bool
+    """The score reaches the certificate's threshold."""
+    suggestible: bool
+    """The score reaches the certificate's ``suggest_from``."""
+    listed: bool
+    """The dictionary lists the value."""
+    in_pool: bool
+    """The certificate is about the label."""
+    rejection: Reason | None
+    """Why the certificate must not be used (:func:`rejection_reason`)."""
+
+
+def decide(candidates: Sequence[Candidate], inputs: DecisionInputs) -> list[CandidateDecision]:
+    """Return a row per candidate, in order. Raises ValueError without candidates, so that no product is lost (I7)."""
     if not candidates:
         raise ValueError("a scored product must have at least one candidate per attribute, not none")
     certificate = inputs.certificate
     identity = (None, None) if certificate is None else (certificate.certificate_id, certificate.threshold)
-    rejection = _rejection_reason(inputs)
-    return [CandidateDecision(c.value, c.rank, c.score, *_decide(c, inputs, rejection), *identity) for c in candidates]
-
-
-def _rejection_reason(inputs: DecisionInputs) -> Reason | None:
-    if inputs.picture_outage:
-        return Reason.PICTURE_OUTAGE
-    if inputs.certificate is None:
-        return Reason.NO_CERTIFICATE
-    return inputs.certificate.rejection_reason(
+    rejection = rejection_reason(
+        certificate,
+        picture_outage=inputs.picture_outage,
         scored_by=inputs.scored_by,
         standard=inputs.standard,
         modality=inputs.modality,
@@ -75,35 +87,67 @@ def _rejection_reason(inputs: DecisionInputs) -> Reason | None:
         category=inputs.category,
         language=inputs.language,
     )
+    return [
+        CandidateDecision(c.value, c.rank, c.score, *outcome(_facts(c, inputs, rejection)), *identity)
+        for c in candidates
+    ]
 
 
-def _decide(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | None) -> tuple[Decision, Reason]:
-    has_merchant_value = len(inputs.merchant_values) > 0
-    if not candidate.rank:
+def rejection_reason(certificate: Certificate | None, *, picture_outage: bool, **product: Any) -> Reason | None:
+    """Return why values of a product must not be written under ``certificate``, whatever the scores are; None if they
+    may be. ``product``: the arguments of :meth:`Certificate.rejection_reason`."""
+    if picture_outage:
+        return Reason.PICTURE_OUTAGE
+    return Reason.NO_CERTIFICATE if certificate is None else certificate.rejection_reason(**product)
+
+
+def outcome(facts: Facts) -> tuple[Decision, Reason]:
+    """Return the decision and why.
+
+    In this order: without an answer of the proposer an abstention; with a merchant value at most a suggestion (I1);
+    with a human value an abstention; without a valid certificate an abstention (I2); else the score decides.
+    """
+    if not facts.answered:
         return Decision.ABSTAIN, Reason.NO_ANSWER
-    if has_merchant_value and candidate.value in inputs.merchant_values:
+    if facts.agrees_with_merchant:
         return Decision.ABSTAIN, Reason.AGREES_WITH_MERCHANT
-    if inputs.human_value_present and not has_merchant_value:
+    if facts.human_value_present and not facts.has_merchant_value:
         return Decision.ABSTAIN, Reason.HUMAN_VALUE_STANDS
-    certificate = inputs.certificate
-    if rejection is not None or certificate is None or certificate.threshold is None:
-        return Decision.ABSTAIN, rejection or Reason.NO_CERTIFICATE
-    if candidate.value == NOTHING:
+    if facts.rejection is not None:
+        return Decision.ABSTAIN, facts.rejection
+    if not facts.proposed:
         return Decision.ABSTAIN, Reason.NO_PROPOSAL
-    certified = candidate.score >= certificate.threshold
-    if not candidate.listed:
+    if not facts.listed:
         return Decision.ABSTAIN, Reason.VALUE_REMOVED
-    in_pool = (candidate.label or candidate.value) in certificate.pool
-    if has_merchant_value:
+    if facts.has_merchant_value:
         # a suggestion against a merchant value needs a value and a score that could have been published
-        if not certified:
+        if not facts.certified:
             return Decision.ABSTAIN, Reason.BELOW_THRESHOLD
-        if not in_pool:
+        if not facts.in_pool:
             return Decision.ABSTAIN, Reason.VALUE_NOT_IN_POOL
         return Decision.SUGGEST, Reason.DISAGREES_WITH_MERCHANT
-    suggestible = certificate.suggest_from is not None and candidate.score >= certificate.suggest_from
-    if not suggestible:
+    if not facts.suggestible:
         return Decision.ABSTAIN, Reason.BELOW_THRESHOLD
-    if not in_pool:
+    if not facts.in_pool:
         return Decision.SUGGEST, Reason.VALUE_NOT_IN_POOL
-    return (Decision.PUBLISH, Reason.CERTIFIED) if certified else (Decision.SUGGEST, Reason.NEAR_MISS)
+    return (Decision.PUBLISH, Reason.CERTIFIED) if facts.certified else (Decision.SUGGEST, Reason.NEAR_MISS)
+
+
+def _facts(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | None) -> Facts:
+    certificate = inputs.certificate
+
+    def reaches(bound: float | None) -> bool:
+        return bound is not None and candidate.score >= bound
+
+    return Facts(
+        answered=candidate.rank > 0,
+        has_merchant_value=len(inputs.merchant_values) > 0,
+        agrees_with_merchant=candidate.value in inputs.merchant_values,
+        human_value_present=inputs.human_value_present,
+        proposed=candidate.value != NOTHING,
+        certified=certificate is not None and reaches(certificate.threshold),
+        suggestible=certificate is not None and reaches(certificate.suggest_from),
+        listed=candidate.listed,
+        in_pool=certificate is not None and (candidate.label or candidate.value) in certificate.pool,
+        rejection=rejection,
+    )
