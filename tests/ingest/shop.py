@@ -36,10 +36,11 @@ class Shop:
         }
         return strict.build(Config, content, where="test")
 
-    def imported(self, **source: Any) -> dict[str, Any]:
+    def imported(self, full: bool = False, **source: Any) -> dict[str, Any]:
         """Import; returns the summary."""
         config, self.said = self.config(**source), []
-        return import_products(Context(config, self.spark, self.catalog, load_dictionary(config), self.said.append))
+        context = Context(config, self.spark, self.catalog, load_dictionary(config), self.said.append)
+        return import_products(context, full=full)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The table's rows, as a program without Spark reads them."""

@@ -59,8 +59,12 @@ def init_project(argv: Sequence[str] | None = None) -> int:
     return ended("init_project", run)
 
 
-@job()
-def import_products(config: Config, _: argparse.Namespace) -> Summary:
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="read all rows, also of a source that tells its changes")
+
+
+@job(_import_arguments)
+def import_products(config: Config, args: argparse.Namespace) -> Summary:
     """Pull products from the source into the catalog's products table; bad rows go to quarantine with a reason."""
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.ingest import job as import_job
@@ -68,7 +72,7 @@ def import_products(config: Config, _: argparse.Namespace) -> Summary:
 
     source_config(config)  # raises before Spark starts
     with open_for_writing(config, "import_products") as context:
-        return import_job.import_products(context)
+        return import_job.import_products(context, full=args.full)
 
 
 @job()

@@ -181,6 +181,11 @@ class SourceConfig:
     """great_expectations suite that the snapshot must pass, `schemas:PATH` or a path relative to `root`."""
     row_rules: str = "schemas:expectations/row_rules.v1.json"
     """Rules that send single rows to quarantine, `schemas:PATH` or a path relative to `root`."""
+    read_changes: bool = False
+    """For `delta`: an import reads only what changed since the version that the last import read, from the change data
+    feed where the table keeps it, else from the files that are new."""
+    full_every_days: float = 7.0
+    """Where an import reads only what changed: after so many days the next import reads and compares all rows."""
     complete: bool = False
     """True if every snapshot of the source, all its files or rows together, holds all products of the catalog: a
     product that is in no row of `absent_imports` snapshots is gone, and is removed."""
@@ -201,6 +206,7 @@ class SourceConfig:
         if self.labels and not self.labels.key and self.format not in ("csv", "tsv"):
             raise ValueError(f"source.labels.key is needed: {self.format} rows have no defined order")
         check_ranges("source", self, **dict.fromkeys(_RATIOS, (0, 1)), absent_imports=(1, 1000))
+        self._check_changes()
         self._check_remote()
 
     def _check_files(self) -> None:
@@ -230,6 +236,19 @@ class SourceConfig:
             ascii_letters = ""
         if ascii_letters != "Aa1,":
             raise ValueError(f"source.encoding {self.encoding!r} is not known, or its letters are not those of ASCII")
+
+    def _check_changes(self) -> None:
+        """Raise ValueError for keys about changes that the format cannot follow."""
+        if self.read_changes and self.format != "delta":
+            raise ValueError(f"source.read_changes is for the format delta, not for {self.format}")
+        if self.reads_changes and self.labels:
+            raise ValueError("source.labels cannot be used where an import reads only what changed: join them before")
+        check_ranges("source", self, full_every_days=(0, 3650))
+
+    @property
+    def reads_changes(self) -> bool:
+        """Return whether an import may read only what changed since the last one."""
+        return self.read_changes
 
     def _check_remote(self) -> None:
         sections = {"postgres": ("postgres", self.postgres), "http_api": ("api", self.api)}

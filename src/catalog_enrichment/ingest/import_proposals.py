@@ -19,7 +19,7 @@ from catalog_enrichment.catalog import runs
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.ingest.proposal_columns import SelectedRows, select_rows
-from catalog_enrichment.ingest.sources import FileSource, locate_files
+from catalog_enrichment.ingest.sources import locate_files, opened_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.proposers import answer_rows
 from catalog_enrichment.proposers.answers import MOST_EXAMPLES
@@ -92,9 +92,9 @@ def _check(context: Context, given: ProposalsConfig) -> None:
 def _import(context: Context, record: RunRecord, given: ProposalsConfig) -> dict[str, Any]:
     catalog, stages = context.catalog, record.stages
     location = locate_files(given.path, given.format, context.config.path("."), "proposals.path")
-    source = FileSource(context.spark, given.format, location)
+    source = opened_files(context.spark, given.format, location)
     with stages("look"):
-        record.input_fingerprint = source.fingerprint()
+        record.input_fingerprint = source.fingerprint("")
         last = runs.newest_of(catalog, RunKind.IMPORT_PROPOSALS)
     if last is not None and _is_unchanged(catalog, record, last):
         context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")

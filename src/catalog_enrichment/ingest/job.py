@@ -4,10 +4,11 @@
     quarantine, self_derived, products, values of products that are gone, current values
 
 The source is read once, into a checkpoint that all later steps read; a source that has not changed since the last
-import is not read at all. Every input row has exactly one outcome: quarantined, new, changed, unchanged or a deletion,
-so the counts add up (I7). Products that the source deletes, or no longer has where it is complete, are removed. A
-killed run that is started again has the same run id, reuses its checkpoints and gives the same result (I5). An import
-that changes nothing writes nothing.
+import is not read at all, and of a source that tells its changes only these are read (changes.py). Every input row has
+exactly one outcome: quarantined, new, changed, unchanged or a deletion, so the counts add up (I7). Products that the
+source deletes, or no longer has where it is complete, are removed. A killed run that is started again has the same run
+id, reuses its checkpoints and gives the same result (I5). An import that changes nothing writes nothing, but for the
+new position of a source that tells its changes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.table_checks import check_products_unique
 from catalog_enrichment.dictionary import is_below
 from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest import merchant_values, outcomes
+from catalog_enrichment.ingest import changes, merchant_values, outcomes
 from catalog_enrichment.ingest.absent_products import CHANGES, RETRACTED, refuse_many_gone, who_went
+from catalog_enrichment.ingest.changes import LastImport, Reading
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
 from catalog_enrichment.ingest.outcomes import (
     CHANGED,
@@ -36,9 +38,9 @@ from catalog_enrichment.ingest.outcomes import (
     Absence,
     ComparedSnapshot,
 )
-from catalog_enrichment.ingest.product_columns import read_products
+from catalog_enrichment.ingest.product_columns import names_to_read, read_products
 from catalog_enrichment.ingest.product_pictures import other_pictures
-from catalog_enrichment.ingest.source_frame import ProductSource
+from catalog_enrichment.ingest.source_frame import ProductSource, SourceRows
 from catalog_enrichment.ingest.sources import opened_source, source_config
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id, stable_hash
@@ -47,6 +49,7 @@ from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
 from catalog_enrichment.validation.snapshot import check_snapshot, refuse_unusable_pictures, try_pictures
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, Row
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -62,12 +65,13 @@ _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
 
 
-def import_products(context: Context) -> dict[str, Any]:
+def import_products(context: Context, full: bool = False) -> dict[str, Any]:
     """Bring the products table up to date with the config's source; return the run's summary.
 
-    A row replaces the stored product with its id, or deletes it; products that are not in the source stay unless it is
-    complete. Raises ConfigError for an unusable config, DataContractError for a source that fails its validation, and
-    GateRefused where too many pictures cannot be used or products are gone; in each case no product was changed.
+    ``full``: read all rows, also of a source that tells its changes. A row replaces the stored product with its id, or
+    deletes it; products that are not in the source stay unless it is complete. Raises ConfigError for an unusable
+    config, DataContractError for a source that fails its validation, and GateRefused where too many pictures cannot be
+    used or products are gone; in each case no product was changed.
     """
     config, catalog, given = context.config, context.catalog, source_config(context.config)
     record = RunRecord(
@@ -78,47 +82,57 @@ def import_products(context: Context) -> dict[str, Any]:
         rules = load_rules(resources.locate(given.row_rules, config.path(".")))
         _check_attributes(context)
         with opened_source(context.spark, config, context.say) as source:
-            return _import(context, record, rules, source)
+            return _import(context, record, rules, source, full)
 
 
-def _import(context: Context, record: RunRecord, rules: list[RowRule], source: ProductSource) -> dict[str, Any]:
+def _import(
+    context: Context, record: RunRecord, rules: list[RowRule], source: ProductSource, full: bool
+) -> dict[str, Any]:
     catalog, stages = context.catalog, record.stages
     with stages("look"):
         # before the rows are read: the next import sees what is changed in the source from here on
         last = runs.newest_of(catalog, RunKind.IMPORT)
+        before = LastImport(row=last)
         record.input_fingerprint = source.fingerprint("" if last is None else last["input_fingerprint"])
-        unchanged = last is not None and _is_unchanged(context, record, last)
-        absence = Absence(_is_new_snapshot(context, record, last), source_config(context.config).absent_imports)
+        same = last is not None and _is_same_import(context, record, before, full)
+        unchanged = same and not other_pictures(catalog.read("products"), context.config.pictures())
+        reading = Reading() if unchanged else _reading(context, record, source, before, full, same)
     if last is not None and unchanged:
         return _nothing_new(context, record, last)
 
+    record.run_id = run_id = _run_id(catalog, record, last, reading)
+    if reading.is_empty and not catalog.current_values_stale():
+        return _no_changes(context, record, before, reading)
+
     with stages("read"):
-        record.run_id = run_id = _run_id(catalog, record, last)
-        rows = _read(context, run_id, source)
+        rows = _read(context, run_id, reading.part or source)
         source.close()
+        ids = reading.ids(rows)
     with stages("validate"):
-        record.validation = _validate(rows, context.config, 0 if last is None else last["counts"]["rows"])
+        record.validation = _validate(rows, context.config, before, reading)
     with stages("compare") as stage:
-        snapshot = _compare(context, record, rows, rules, absence)
+        snapshot = _compare(context, record, rows, rules, _absence(context, record, before, reading), ids)
         record.attributes = merchant_values.count_merchant_values(
             snapshot.accepted_rows(), context.dictionary, snapshot.problems()
         )
-        _check_filled(context, record, last)
-        _name_unused_categories(context, snapshot)
+        _check_filled(context, record, before, reading)
+        if reading.part is None:
+            _name_unused_categories(context, snapshot)
         self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
     published = snapshot.alters or catalog.current_values_stale()
     if not published and not (snapshot.refused and _new_quarantine(quarantined, catalog)):
-        catalog.checkpoints.drop(run_id)
         context.say(f"nothing to do: all {record.counts['rows']:,} rows are in the catalog or in quarantine already")
-        return _summary(record, NOTHING_TO_DO) | {"run_id": None}
+        return _nothing_written(context, record, before, reading)
 
     may_refuse = not catalog.committed("products", run_id)  # else it was killed after that: it can only go on
     if may_refuse and snapshot.counts[GONE]:
         refuse_many_gone(snapshot, source_config(context.config), catalog.read("products").count())
     if snapshot.changes:
-        _try_pictures(context, record, snapshot.accepted_rows(), may_refuse)
+        _try_pictures(
+            context, record, snapshot.accepted_rows(), may_refuse and not reading.is_small(record.counts["rows"])
+        )
     with stages("publish") as stage:
         stage.quarantined = _append(catalog, "quarantine", quarantined, snapshot.refused, run_id)
         if self_derived_values is not None:
@@ -126,16 +140,17 @@ def _import(context: Context, record: RunRecord, rules: list[RowRule], source: P
             # before the products: see self_derived.scan_products
             _append(catalog, self_derived.TABLE, self_derived_values, marked, run_id)
         if snapshot.alters:
-            written = snapshot.products_to_write(catalog.stored("products"), run_id)
+            written = snapshot.products_to_write(catalog.stored("products", ids=ids), run_id)
             stage.rows_out = catalog.replace_products("products", written, snapshot.replaced_ids(), run_id)
             _retract_past_values(context, record, snapshot)
         # where nothing is altered they are stale because of another job
         catalog.refresh_current_values(run_id, snapshot.readers_ids() if snapshot.alters else None)
+    record.window = _window(record, before, reading)
     runs.write(catalog, record)  # the last write of the run
     catalog.checkpoints.drop(run_id)
     if went := who_went(record.counts, source_config(context.config)):
         context.say(went)
-    return _summary(record, RunStatus.SUCCEEDED)
+    return _summary(record, RunStatus.SUCCEEDED) | reading.summary()
 
 
 # --- the last import --------------------------------------------------------------------------------------------------
@@ -150,21 +165,46 @@ def _settings_hash(context: Context) -> str:
     return stable_hash(__version__, config.hash("source", "catalog"), context.dictionary.hash(), files, pictures)
 
 
-def _is_unchanged(context: Context, record: RunRecord, last: Row) -> bool:
-    """Return whether ``last``, the newest import, left the catalog as this import would. No row is looked at."""
-    catalog = context.catalog
-    same_inputs = (last["input_fingerprint"], last["config_hash"]) == (record.input_fingerprint, record.config_hash)
-    # the versions differ if an import was killed after it had changed the products
-    same_products = (last["table_versions"] or {}).get("products") == catalog.tables.written_versions("products")[0]
-    if not (same_inputs and same_products) or catalog.current_values_stale():
+def _is_same_import(context: Context, record: RunRecord, before: LastImport, full: bool) -> bool:
+    """Return whether the last import left the products as this import would, if no picture has changed. No row is
+    looked at."""
+    catalog, last = context.catalog, before.row
+    if last is None or (last["input_fingerprint"], last["config_hash"]) != (
+        record.input_fingerprint,
+        record.config_hash,
+    ):
         return False
-    return not other_pictures(catalog.read("products"), context.config.pictures())
+    if not before.read_all and (full or changes.is_due(source_config(context.config), before, record.started_at)):
+        return False
+    # the versions differ if an import was killed after it had changed the products
+    same_products = before.products_version == catalog.tables.written_versions("products")[0]
+    return same_products and not catalog.current_values_stale()
 
 
-def _is_new_snapshot(context: Context, record: RunRecord, last: Row | None) -> bool:
-    """Return whether this is another snapshot of a complete source: then it tells which products are absent."""
-    seen_before = last is not None and last["input_fingerprint"] == record.input_fingerprint
-    return source_config(context.config).complete and not seen_before
+def _reading(
+    context: Context, record: RunRecord, source: ProductSource, before: LastImport, full: bool, same: bool
+) -> Reading:
+    """Return what to read of the source, and say it. ``same``: it has not changed, but a picture has."""
+    given, because = source_config(context.config), "--full" if full else ""
+    if before.row is not None and not because:
+        if before.row["config_hash"] != record.config_hash:
+            because = "the config, the dictionary or the rules are others than at the last import"
+        elif context.catalog.tables.written_versions("products")[0] < before.products_version:
+            because = "the table products is older than the last import"
+        elif same:
+            because = "a picture of a stored product has changed"
+    reading = changes.reading_of(source, given, before, names_to_read(given), record.started_at, because)
+    if reading.why:
+        context.say(f"{given.path}: {'all rows' if reading.part is None else 'changes'} are read: {reading.why}")
+    return reading
+
+
+def _absence(context: Context, record: RunRecord, before: LastImport, reading: Reading) -> Absence:
+    """Return the rule for absent products: they count if this is another snapshot of a complete source, read as a
+    whole."""
+    given, last = source_config(context.config), before.row
+    seen = last is not None and last["input_fingerprint"] == record.input_fingerprint and before.read_all
+    return Absence(given.complete and reading.part is None and not seen, given.absent_imports)
 
 
 def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, Any]:
@@ -175,6 +215,29 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
     record.attributes = json.loads(last["attributes"])
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
+
+
+def _no_changes(context: Context, record: RunRecord, before: LastImport, reading: Reading) -> dict[str, Any]:
+    """Return the summary where it is known that no row has changed."""
+    context.say("nothing to do: no row has changed")
+    record.count(**dict.fromkeys(("rows", "products", NEW, CHANGED, UNCHANGED), 0))
+    return _nothing_written(context, record, before, reading)
+
+
+def _nothing_written(context: Context, record: RunRecord, before: LastImport, reading: Reading) -> dict[str, Any]:
+    """Return the summary of an import that changes nothing. Only a source's new position is noted, in a row of `runs`:
+    the next import need not read the same changes again."""
+    context.catalog.checkpoints.drop(record.run_id)
+    record.window = _window(record, before, reading)
+    noted = reading.has_moved(before)
+    if noted:
+        runs.write(context.catalog, record)
+    run_id = record.run_id if noted else None
+    return _summary(record, NOTHING_TO_DO) | reading.summary() | {"run_id": run_id}
+
+
+def _window(record: RunRecord, before: LastImport, reading: Reading) -> dict[str, Any] | None:
+    return reading.window(before, record.counts, record.attributes, record.started_at)
 
 
 def _check_attributes(context: Context) -> None:
@@ -191,7 +254,7 @@ def _check_attributes(context: Context) -> None:
         )
 
 
-def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
+def _run_id(catalog: Catalog, record: RunRecord, last: Row | None, reading: Reading) -> str:
     """Return the same id for the same inputs and the same products before the import.
 
     A run that was killed after it had committed the products is resumed, if its comparison with the products before is
@@ -200,7 +263,7 @@ def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
 
     def run_id(products_before: int) -> str:
         inputs = (record.input_fingerprint, record.config_hash, None if last is None else last["run_id"])
-        return make_run_id(RunKind.IMPORT, *inputs, products_before)
+        return make_run_id(RunKind.IMPORT, *inputs, *reading.key, products_before)
 
     return runs.resumable_id(catalog, "products", OUTCOMES, run_id)
 
@@ -208,7 +271,7 @@ def _run_id(catalog: Catalog, record: RunRecord, last: Row | None) -> str:
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 
-def _read(context: Context, run_id: str, source: ProductSource) -> DataFrame:
+def _read(context: Context, run_id: str, source: SourceRows) -> DataFrame:
     """Return the source's rows, normalised and stored."""
     config = context.config
     raw = read_products(source, source_config(config), config.path("."), config.pictures())
@@ -216,16 +279,18 @@ def _read(context: Context, run_id: str, source: ProductSource) -> DataFrame:
     return context.catalog.checkpoints.get_or_compute(run_id, "rows", outcomes.with_keys(normalised))
 
 
-def _validate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
+def _validate(raw: DataFrame, config: Config, before: LastImport, reading: Reading) -> dict[str, Any]:
     """Return great_expectations' document of the snapshot. Raises DataContractError, which lists the failures."""
-    source = source_config(config)
+    source, needed = source_config(config), 0
     suite = resources.locate(source.snapshot_suite, config.path("."))
-    needed = max(1, math.ceil(source.min_volume_ratio * last_rows))
-    if source.mapping.deleted:  # a row that deletes a product counts as a row, and has only an id
-        needed = max(0, needed - raw.where("deleted").count())
+    if reading.part is None:
+        needed = max(1, math.ceil(source.min_volume_ratio * before.compared["rows"]))
+    deletions = raw.where("deleted").count() if source.mapping.deleted or reading.part else 0
+    if deletions:  # a row that deletes a product counts as a row, and has only an id
+        needed = max(0, needed - deletions)
         raw = raw.where("NOT deleted")
-        if not needed and raw.isEmpty():  # the shares of no rows mean nothing
-            return {"success": True, "results": []}
+    if not needed and (reading.is_small(raw.count()) if reading.part else raw.isEmpty()):
+        return {"success": True, "results": []}  # the shares of no rows, or of a few changed ones, mean nothing
     report = check_snapshot(raw, suite, {"min_rows": needed})
     if not report.success:
         failures = "\n  - ".join(report.failures)
@@ -233,19 +298,28 @@ def _validate(raw: DataFrame, config: Config, last_rows: int) -> dict[str, Any]:
     return report.document
 
 
-def _check_filled(context: Context, record: RunRecord, last: Row | None) -> None:
-    """Raise DataContractError for an attribute that the last import's products had and these hardly have."""
-    source = source_config(context.config)
-    before = json.loads(last["attributes"] or "{}").get(MERCHANT_VALUES, {}) if last is not None else {}
-    after = (record.attributes or {}).get(MERCHANT_VALUES, {})
+def _check_filled(context: Context, record: RunRecord, before: LastImport, reading: Reading) -> None:
+    """Raise DataContractError for an attribute that the last import's products had and these hardly have.
+
+    Changed rows alone are only warned of: they need not be like the others.
+    """
+    source, then = source_config(context.config), before.compared
+    now = changes.compared(record.counts["rows"], record.counts["products"], record.attributes)
+    if reading.is_small(now["rows"]):
+        return
     for name in source.mapping.attributes:
-        old, new = (sum(counts.get(name, {}).values()) for counts in (before, after))
-        products = (last["counts"]["products"], record.counts["products"]) if last is not None else (0, 0)
-        if old < _FEW_VALUES or new * products[0] >= source.min_attribute_ratio * old * products[1]:
+        old, new = then["values"].get(name, 0), now["values"].get(name, 0)
+        if old < _FEW_VALUES or new * then["products"] >= source.min_attribute_ratio * old * now["products"]:
+            continue
+        found = (
+            f"{source.path}: {new:,} values of {name} for {now['products']:,} products, where the last import of all "
+            f"rows had {old:,} for {then['products']:,}"
+        )
+        if reading.part is not None:
+            context.say(f"warning: {found}. Was a column renamed or left empty?")
             continue
         raise DataContractError(
-            f"{source.path}: {new:,} values of {name} for {products[1]:,} products, where the last import had {old:,} "
-            f"for {products[0]:,}; nothing was written. Was a column renamed or left empty? If not, repeat with "
+            f"{found}; nothing was written. Was a column renamed or left empty? If not, repeat with "
             "--set source.min_attribute_ratio=0"
         )
 
@@ -267,11 +341,14 @@ def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> Non
 
 
 def _compare(
-    context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule], absence: Absence
+    context: Context, record: RunRecord, rows: DataFrame, rules: list[RowRule], absence: Absence, ids: pa.Array | None
 ) -> ComparedSnapshot:
-    """Return the outcome of every row, counted. Raises DataContractError if the catalog has a product twice."""
+    """Return the outcome of every row, counted. ``ids``: of the products to compare with, if few.
+
+    Raises DataContractError if the catalog has a product twice.
+    """
     catalog = context.catalog
-    stored = outcomes.with_content_state(catalog.read("products"))
+    stored = outcomes.with_content_state(catalog.read("products", ids=ids))
     found = outcomes.outcomes(flag_rows(rows, rules), stored, record.started_at, absence)
     try:
         snapshot = ComparedSnapshot.of(rows, catalog.checkpoints.get_or_compute(record.run_id, OUTCOMES, found))

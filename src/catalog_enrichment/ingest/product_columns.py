@@ -32,14 +32,15 @@ from catalog_enrichment.ingest.product_pictures import with_images
 from catalog_enrichment.ingest.source_frame import (
     BETWEEN_PICTURES,
     CORRUPT,
+    DELETED_ROW,
     FILE_STEM,
     RESERVED,
     ROW_NUMBER,
     SOURCE_ROWS,
     SOURCE_URI,
-    ProductSource,
     SelectedColumn,
     SourceFrame,
+    SourceRows,
     between_values,
     is_empty,
     named_columns,
@@ -75,14 +76,14 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
 
 
-def read_products(source: ProductSource, config: SourceConfig, base: Path, images: ImagesConfig) -> DataFrame:
+def read_products(source: SourceRows, config: SourceConfig, base: Path, images: ImagesConfig) -> DataFrame:
     """Return the rows of ``source`` in the shape ``raw``; nothing is filtered, deduplicated or normalised.
 
     Pictures that come as bytes are put into `images.store`. ``base``: the folder that `source.image_folder` starts at.
     ``images``: :meth:`Config.pictures`. Raises DataContractError for a source that cannot be opened, and for a mapped
     column that is missing or has an unusable type.
     """
-    opened = source.open(_names_to_read(config))
+    opened = source.open(names_to_read(config))
     columns, attributes = _select_columns(config.mapping, opened, source.location.path)
     folders = _PictureFolders(_image_folder(source, config, base), source.location.folder, bool(config.image_folder))
     mapped = _map_columns(opened.frame, config, columns, attributes, folders)
@@ -94,7 +95,7 @@ def read_products(source: ProductSource, config: SourceConfig, base: Path, image
     return _with_products_types(with_images(checked, config.mapping, images), config.mapping)
 
 
-def _image_folder(source: ProductSource, config: SourceConfig, base: Path) -> str:
+def _image_folder(source: SourceRows, config: SourceConfig, base: Path) -> str:
     """Return the folder that relative picture paths start at. If it does not exist, all its pictures are missing."""
     if not config.image_folder:
         return source.location.folder
@@ -124,7 +125,7 @@ def _selectors(mapping: MappingConfig) -> dict[str, list[str]]:
     return {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
 
 
-def _names_to_read(config: SourceConfig) -> list[str]:
+def names_to_read(config: SourceConfig) -> list[str]:
     """Return the names that the mapping can mean, and the key of the labels. Raises DataContractError for a reserved
     name."""
     names = {config.labels.key} if config.labels and config.labels.key else set()
@@ -197,6 +198,8 @@ def _map_columns(
     }
     image_bytes = selected["image_bytes"][0].column if mapping.image_bytes else F.lit(None).cast("binary")
     columns = {name: text(name) for name in (*_TEXTS, "opt_out", "deleted", "updated_at")}
+    if DELETED_ROW in frame.columns:
+        columns["deleted"] = F.when(F.col(DELETED_ROW), "true").otherwise(columns["deleted"])
     uris = _absolute_uris(selected.get("image_uris", []), empty, folders)
     kept = ~_is_true(columns["deleted"])
     columns["category"] = _category(columns["category"], mapping.separators.get("category", ""))

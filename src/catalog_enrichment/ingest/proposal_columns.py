@@ -13,6 +13,7 @@ from catalog_enrichment.ingest.source_frame import (
     ROW_NUMBER,
     SOURCE_URI,
     SourceFrame,
+    SourceRows,
     named_columns,
     select,
     trimmed,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.config.proposer import ProposalsConfig
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.ingest.sources import FileSource
 
 _TEXT_FORMATS = ("csv", "jsonl")
 _DATE = r"^\d{4}-\d{1,2}-\d{1,2}"
@@ -60,7 +60,7 @@ class SelectedRows:
         return (CURRENT,) if self.by_time else (CURRENT, STALE)
 
 
-def select_rows(source: FileSource, given: ProposalsConfig, dictionary: Dictionary) -> SelectedRows:
+def select_rows(source: SourceRows, given: ProposalsConfig, dictionary: Dictionary) -> SelectedRows:
     """Return the rows of ``source``. Raises DataContractError for a column that is not there, and where there is none
     for any attribute."""
     from pyspark.sql import functions as F

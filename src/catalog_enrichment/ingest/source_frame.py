@@ -17,9 +17,9 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from catalog_enrichment.errors import ConfigError, DataContractError
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM = "_corrupt_record", "_source_uri", "_row_number", "_file_stem"
 SOURCE_ROWS = "_source_rows"
-RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM, SOURCE_ROWS)
+DELETED_ROW = "_deleted_row"
+"""A Boolean column that only sources with a feed of changes add: true for a row that the source deleted."""
+RESERVED = (CORRUPT, SOURCE_URI, ROW_NUMBER, FILE_STEM, SOURCE_ROWS, DELETED_ROW)
+
+Position = dict[str, Any]
+"""Where a source was when an import looked at it, as plain data: what changes after it can be read alone."""
 
 _ELEMENT = re.compile(r"(.+?)((?:\[-?\d+\])+)")
 _BLANKS = r"[\s\p{Z}\p{Cc}\p{Cf}]+"
@@ -72,11 +77,18 @@ class SourceFrame:
     """Gives the names of all columns of the source, for messages; may read the source."""
 
 
-class ProductSource(Protocol):
-    """A source in one import: files, a database or an API."""
+class SourceRows(Protocol):
+    """Rows of a source."""
 
     @property
     def location(self) -> Location: ...
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        """Open the columns ``names``, as far as they exist. The rows must be read before the source is closed."""
+
+
+class ProductSource(SourceRows, Protocol):
+    """A source in one import: files, a database or an API."""
 
     def fingerprint(self, imported: str) -> str:
         """Return a text that equals that of another import only if both read the same rows.
@@ -84,14 +96,64 @@ class ProductSource(Protocol):
         ``imported``: the fingerprint of the last import, or "".
         """
 
-    def open(self, names: Sequence[str]) -> SourceFrame:
-        """Open the columns ``names``, as far as they exist. The rows must be read before :meth:`close`."""
-
     def close(self) -> None:
         """Free what reading needs: the rows are stored."""
 
     def discard(self) -> None:
         """Remove what was kept for a later attempt: the rows are imported, or cannot be."""
+
+
+class AllNeeded(Exception):
+    """The reason why the changes of a source cannot be told: all of its rows must be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRows:
+    """The rows of a source that are new or changed since a position."""
+
+    location: Location
+    how: str
+    """What is read, in words."""
+    open_rows: Callable[[Sequence[str]], SourceFrame]
+    is_empty: bool = False
+    """True if it is known that there are none."""
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        opened = self.open_rows(names)
+        return replace(opened, frame=opened.frame.limit(0)) if self.is_empty else opened
+
+
+@runtime_checkable
+class ChangeSource(Protocol):
+    """A source that can tell its changes."""
+
+    def position(self) -> Position:
+        """Return where the source is, before its rows are read."""
+
+    def since(self, position: Position, names: Sequence[str]) -> ChangedRows:
+        """Return the rows that changed after ``position``; ``names``: the columns that will be asked for.
+
+        Raises AllNeeded where the changes cannot be told.
+        """
+
+
+@contextmanager
+def refused_if_unreadable(path: str, source_format: str) -> Iterator[None]:
+    """Turn Spark's errors in a block that opens files into DataContractErrors."""
+    import pyarrow as pa
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (
+        PySparkException,
+        Py4JJavaError,
+        pa.ArrowException,
+    ) as problem:  # Py4JJavaError: Java errors without a PySpark class
+        java = getattr(problem, "java_exception", None)
+        reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
+        raise DataContractError(f"{path} cannot be read as {source_format}: {reason}") from None
 
 
 def quoted(name: str) -> Column:
@@ -146,6 +208,18 @@ def with_origin(
         F.regexp_replace(F.try_url_decode(encoded), r"(?<=.)\.[^.]*$", "").alias(FILE_STEM),
         (F.lit(1) if rows is None else rows).cast("bigint").alias(SOURCE_ROWS),
     )
+
+
+def parquet_frame(rows: DataFrame, names: Sequence[str], available: list[str]) -> SourceFrame:
+    """Return the columns ``names`` of Parquet files that Spark has opened, with their origin."""
+    from pyspark.sql import functions as F
+
+    types = {field.name: field.dataType for field in rows.schema if field.name in names}
+    file = rows.metadataColumn("_metadata")  # also where a column of the source is called _metadata
+    frame = with_origin(
+        rows, [quoted(name) for name in types], F.lit(None), file.getField("file_path"), file.getField("row_index")
+    )
+    return SourceFrame(frame, types, lambda: available)
 
 
 def read_in_tasks(

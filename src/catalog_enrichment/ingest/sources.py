@@ -1,13 +1,12 @@
 """Opens what the config's section `[source]` names: files of any format, a database or an API, and the labels file.
 
-Files, Parquet and Delta are opened here; text_files.py, json_files.py, postgres_source.py and api_source.py open the
-other formats. In the text formats every column is read as text (a JSON list stays JSON), so that a value of another
-type cannot break a row or a file; ``SourceFrame.types`` has the types of the values.
+Files and Parquet are opened here; text_files.py, json_files.py, delta_source.py, postgres_source.py and api_source.py
+open the other formats. In the text formats every column is read as text (a JSON list stays JSON), so that a value of
+another type cannot break a row or a file; ``SourceFrame.types`` has the types of the values.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.remote_sources import ApiConfig
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.config.source import ROW_FORMATS, LabelsConfig, SourceConfig
+from catalog_enrichment.config.source import ROW_FORMATS, LabelsConfig, MappingConfig, SourceConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, GateRefused
 from catalog_enrichment.failures import recognised
 from catalog_enrichment.ingest.csv_rows import COMMAS, Layout
@@ -28,16 +27,18 @@ from catalog_enrichment.ingest.source_frame import (
     Location,
     ProductSource,
     SourceFrame,
+    named_columns,
+    parquet_frame,
     quoted,
+    refused_if_unreadable,
     spark_path,
-    with_origin,
 )
 from catalog_enrichment.ingest.text_files import TextFiles
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 
 @contextmanager
@@ -86,12 +87,37 @@ def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
         source = api_source(spark, given.path, given.api, _pages_folder(config, given.api), say)
     else:
         location = locate_files(given.path, given.format, base)
-        source = FileSource(spark, given.format, location, _layout(given), RowPlan.of(given))
+        source = opened_files(spark, given.format, location, _layout(given), RowPlan.of(given), given.mapping)
     if given.labels is None:
         return source
     location = locate_files(given.labels.path, given.labels.format, base, "source.labels.path")
     labels = FileSource(spark, given.labels.format, location, _layout(given.labels))
     return LabelledSource(source, labels, given.labels.key)
+
+
+def key_columns(mapping: MappingConfig) -> frozenset[str]:
+    """Return every column that the product id can be made of."""
+    given = mapping.product_id
+    return frozenset().union(*map(named_columns, [given] if isinstance(given, str) else given))
+
+
+def opened_files(
+    spark: SparkSession,
+    file_format: str,
+    location: Location,
+    layout: Layout = COMMAS,
+    plan: RowPlan = ROW_BY_ROW,
+    mapping: MappingConfig | None = None,
+) -> ProductSource:
+    """Return the source of files of a format. ``mapping``: of a source that can be asked for its changes.
+
+    Raises DataContractError for a Delta table that cannot be read.
+    """
+    if file_format != "delta":
+        return FileSource(spark, file_format, location, layout, plan)
+    from catalog_enrichment.ingest.delta_source import DeltaSource
+
+    return DeltaSource(spark, location, frozenset() if mapping is None else key_columns(mapping))
 
 
 def _layout(given: SourceConfig | LabelsConfig) -> Layout:
@@ -141,18 +167,13 @@ class FileSource:
     plan: RowPlan = ROW_BY_ROW
 
     def fingerprint(self, imported: str = "") -> str:  # noqa: ARG002  the protocol's signature
-        """Return a hash of the Delta version, or of the path, size and time of every file."""
-        with _refused_if_unreadable(self):
-            if self.format == "delta":
-                table = _delta_table(self.location.path)
-                return stable_hash("delta", table.metadata().id, table.version())
+        """Return a hash of the path, size and time of every file."""
+        with refused_if_unreadable(self.location.path, self.format):
             return stable_hash(self.format, self._listing())
 
     def open(self, names: Sequence[str]) -> SourceFrame:
         """Open the columns ``names``, as far as they exist. Raises DataContractError for files of another format."""
-        with _refused_if_unreadable(self):
-            if self.format == "delta":
-                return _open_delta(self.spark, self.location.path, names)
+        with refused_if_unreadable(self.location.path, self.format):
             if self.format == "parquet":
                 return _open_parquet(self.spark, self.location, names)
             if self.format == "id_lists":
@@ -182,52 +203,6 @@ class FileSource:
         return sorted(tuple(file) for file in listing)
 
 
-@contextmanager
-def _refused_if_unreadable(source: FileSource) -> Iterator[None]:
-    """Turn Spark's errors in a block that opens files into DataContractErrors."""
-    import pyarrow as pa
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (
-        PySparkException,
-        Py4JJavaError,
-        pa.ArrowException,
-    ) as problem:  # Py4JJavaError: Java errors without a PySpark class
-        java = getattr(problem, "java_exception", None)
-        reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
-        raise DataContractError(f"{source.location.path} cannot be read as {source.format}: {reason}") from None
-
-
-def _delta_table(path: str) -> Any:
-    """Return the Delta table at ``path``. Raises DataContractError if there is none or it uses unsupported features."""
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError, TableNotFoundError
-
-    try:
-        table = DeltaTable(path)
-    except (TableNotFoundError, DeltaError) as problem:
-        raise DataContractError(f"{path} is not a readable Delta table: {problem}") from None
-    if unread := set(table.protocol().reader_features or ()) & {"deletionVectors", "columnMapping"}:
-        raise DataContractError(f"{path} uses {sorted(unread)}, which cannot be read here; export it as parquet.")
-    return table
-
-
-def _open_delta(spark: SparkSession, path: str, names: Sequence[str]) -> SourceFrame:
-    from pyspark.sql.types import StructType
-
-    table = _delta_table(path)
-    fields = json.loads(table.schema().to_json())["fields"]
-    files = table.file_uris()
-    if not files:
-        raise DataContractError(f"the Delta table {path} holds no rows (version {table.version()}).")
-    schema = StructType.fromJson({"type": "struct", "fields": [field for field in fields if field["name"] in names]})
-    rows = spark.read.schema(schema).option("basePath", path).parquet(*files)
-    return _parquet_frame(rows, names, [field["name"] for field in fields])
-
-
 def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str]) -> SourceFrame:
     """Open local files also where other columns have types that Spark does not know.
 
@@ -245,7 +220,7 @@ def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str])
     path, file = spark_path(location.path), Path(location.path)
     if "://" in location.path:
         rows = spark.read.parquet(path)
-        return _parquet_frame(rows, names, rows.columns)
+        return parquet_frame(rows, names, rows.columns)
     files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
     types = _parquet_types(files, names)
     nanoseconds = {name for name, kind in types.items() if pa.types.is_timestamp(kind) and kind.unit == "ns"}
@@ -258,7 +233,7 @@ def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str])
         kinds = {name: pa.int64() if name in nanoseconds else kind for name, kind in types.items()}
         schema = StructType([StructField(name, from_arrow_type(kind)) for name, kind in kinds.items()])
         rows, available = spark.read.schema(schema).parquet(path), pq.read_schema(files[0]).names
-    opened = _parquet_frame(rows, names, available)
+    opened = parquet_frame(rows, names, available)
     times = {name: F.timestamp_micros(F.floor(quoted(name) / 1000)) for name in nanoseconds & set(opened.types)}
     frame = opened.frame.withColumns(times) if times else opened.frame
     return SourceFrame(frame, {name: frame.schema[name].dataType for name in opened.types}, opened.available)
@@ -278,17 +253,6 @@ def _parquet_types(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any
                     "or import them one by one"
                 )
     return {name: found[name][0] for name in names if name in found}
-
-
-def _parquet_frame(rows: DataFrame, names: Sequence[str], available: list[str]) -> SourceFrame:
-    from pyspark.sql import functions as F
-
-    types = {field.name: field.dataType for field in rows.schema if field.name in names}
-    file = rows.metadataColumn("_metadata")  # also where a column of the source is called _metadata
-    frame = with_origin(
-        rows, [quoted(name) for name in types], F.lit(None), file.getField("file_path"), file.getField("row_index")
-    )
-    return SourceFrame(frame, types, lambda: available)
 
 
 def _open_id_lists(spark: SparkSession, location: Location, name: str, key: str) -> SourceFrame:
