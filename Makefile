@@ -72,8 +72,8 @@ scale: setup     ## what 10,000, 100,000 and 1,000,000 products cost: seconds an
 audit_loop: setup ## the audit against the truth: alarms by simulation, and the closed loop; DATA=FILE for the fashion listings
 	$(BIN)/python tests/benchmarks/audit.py --loop $(if $(DATA),--data "$(DATA)")
 
-bench: setup     ## scoring against the plain loop, mlflow's spark_udf, predict_batch_udf, ray and daft: make bench, or make bench DATA=FILE.parquet
-	$(BIN)/python tests/benchmarks/inference.py $(if $(DATA),--data "$(DATA)")
+bench: setup     ## scoring against the plain loop, mlflow's spark_udf, predict_batch_udf, ray and daft: make bench, or make bench DATA=FILE.parquet; PROFILE=1: where a worker's time goes
+	$(BIN)/python tests/benchmarks/inference.py $(if $(DATA),--data "$(DATA)") $(if $(PROFILE),--profile)
 
 mutants: setup   ## change the code in small ways and list the changes that no test notices: make mutants ROOM=precision, or ROOM=precision/thresholds
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run $(if $(ROOM),"catalog_enrichment.$(subst /,.,$(ROOM)).*")

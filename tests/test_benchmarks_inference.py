@@ -9,20 +9,28 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import gpu
 from benchmark import PeakMemory, in_turn
 from inference_contenders import ALLOCATOR, CONTENDERS, environment
+from inference_full import FullModel
 from inference_job import Job, Measured, Run, Version, files_of
-from inference_model import batches, first_begin, last_end, note_end, wait_for_all
+from inference_model import PlainModel, batches, first_begin, last_end, note_end, wait_for_all
+from inference_profile import DECODE, STEPS, Clock, lines, of_tasks, scored
 from inference_results import NOT_INSTALLED, Outcome, difference, products_per_second, summary, table
 from inference_worlds import Product, enlarged, read_products, write_world
 
+from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.inference import engine
+from catalog_enrichment.inference.forward import ForwardPasses
 from catalog_enrichment.models import compute_types
+from catalog_enrichment.models.predictor import Predictor
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 LABELS = {"color": ("red", "green", "blue")}
@@ -125,8 +133,13 @@ def test_only_plain_alloc_has_allocator_settings() -> None:
 @pytest.mark.parametrize("problem", ["", "no bf16 here"])
 def test_tolerances_are_those_of_the_compute_type(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
     monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: problem if numbers == "bf16" else "")
-    bf16 = {name for name, kind in CONTENDERS.items() if kind.tolerance == compute_types.TOLERANCE["bf16"]}
-    assert bf16 == {"plain_bf16"} | (set() if problem else {"ours"})
+    given = {name: (kind.tolerance("small"), kind.tolerance("large")) for name, kind in CONTENDERS.items()}
+    bf16 = {name for name, (small, _) in given.items() if small == compute_types.TOLERANCE["bf16"]}
+    assert bf16 == {"plain_bf16"} | (set() if problem else {"ours", "ours_again"})
+    other_pixels = {name for name, (small, _) in given.items() if small == 1}
+    assert other_pixels == {name for name in CONTENDERS if name.endswith("_full")}
+    copies = {name for name, (_, large) in given.items() if large == 1} - other_pixels
+    assert copies == {"ours", "ours_again", "ours_eager", "ours_arrow", "spark_udf"}
 
 
 def test_a_world_has_every_product_once_in_files_of_equal_size(tmp_path: Path) -> None:
@@ -193,3 +206,57 @@ def test_peak_memory_is_of_this_process_and_those_below(proportional: bool) -> N
     with PeakMemory(proportional) as memory:
         pass
     assert 10 < memory.mib < 100_000
+
+
+def test_the_steps_of_a_profiled_task_add_up_and_the_scores_are_those_of_the_engine(tmp_path: Path) -> None:
+    products = gpu.Products.generated(40, words=20, side=64)
+    folder = gpu.saved(tmp_path / "model", gpu.SMALL["tiny_bert+test_efficientnet"], products)
+    predictor = Predictor.load(folder)
+    given = products.undecoded(slice(0, 40))
+    columns = tuple(pd.Series(list(column)) for column in (given.titles, given.descriptions, given.images))
+    own = vars(engine)["ThreadPoolExecutor"], vars(ForwardPasses)["divide"], predictor._preprocessor.inputs
+    clock = Clock()
+    frames = list(scored(clock, predictor, iter([columns, columns]), ImagesConfig(keep_scaled=False), rows=16))
+    clock.write(str(tmp_path))
+    after = vars(engine)["ThreadPoolExecutor"], vars(ForwardPasses)["divide"], predictor._preprocessor.inputs
+    assert after == own
+    [expected] = engine.score_batches(predictor, [given], ImagesConfig(keep_scaled=False), rows=16)
+    for frame in frames:
+        assert [row.candidates[0].score for row in expected] == [
+            row[0]["score"] for row in frame["candidates"].tolist()
+        ]
+    [content] = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert content["products"] == 80
+    assert set(content["seconds"]) == {*STEPS, DECODE} - {"start"}
+    assert sum(value for name, value in content["seconds"].items() if name != DECODE) <= content["task"]
+
+
+def test_the_profile_is_milliseconds_per_product_over_all_tasks() -> None:
+    tasks = [
+        {"products": 10, "seconds": {"forward": 0.2, "decode": 0.1}, "task": 0.3},
+        {"products": 30, "seconds": {"forward": 0.2, "input": 0.04}, "task": 0.5},
+    ]
+    found = of_tasks(tasks)
+    assert {name: found[name] for name in ("forward", "input", "decode", "wait", "task")} == {
+        "forward": 10, "input": 1, "decode": 2.5, "wait": 0, "task": 20,
+    }  # fmt: skip
+    assert found["rest"] == pytest.approx(9)  # decoding runs beside the steps
+    shown = "\n".join(lines({"small": found | {"query_s": 2.0, "fixed_s": 0.5, "jvm_s_per_1024": 1.38}}))
+    assert "| forward pass | 10 |" in shown
+    assert "| rest | 9 |" in shown
+    assert "per 1,024 products, s | 1.38 |" in shown
+
+
+def test_the_loop_of_a_tutorial_decodes_in_full_and_stretches(tmp_path: Path) -> None:
+    products = gpu.Products.generated(4, words=20, side=64)
+    folder = gpu.saved(tmp_path / "model", gpu.SMALL["tiny_bert+test_efficientnet"], products)
+    columns = products.titles, products.descriptions, products.pictures
+    # pictures of the model's own size are not scaled: both loops see the same pixels and texts
+    own, shared = (kind(folder).predict(*columns) for kind in (FullModel, PlainModel))
+    for name, values in own.items():
+        np.testing.assert_allclose(values, shared[name], atol=1e-5)
+    sink = io.BytesIO()
+    Image.new("RGB", (200, 100), (250, 0, 0)).save(sink, "JPEG")
+    pixels = FullModel(folder).inputs(["a"], ["b"], [sink.getvalue()]).pixels
+    assert pixels.shape == (1, 3, 64, 64)
+    assert float(pixels.std(dim=(2, 3)).max()) == 0  # stretched: no white above and below

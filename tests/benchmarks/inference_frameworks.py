@@ -11,14 +11,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 from inference_job import Job, Scored, files_of
 from inference_model import PlainModel, first_begin, last_end, note_end, wait_for_all
+
+if TYPE_CHECKING:
+    from catalog_enrichment.models.network import ModelInputs
+
+M = TypeVar("M", bound=PlainModel)
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,23 @@ class Worker:
     begun: str
     """Folder in which the workers of the pass say that they are ready."""
 
-    def ready_model(self) -> PlainModel:
+    def ready_model(self, kind: type[M]) -> M:
         """The model, loaded and warm, as soon as the other workers have theirs."""
-        model = PlainModel(Path(self.job.version.artifact))
+        model = kind(Path(self.job.version.artifact))
         model.warm_up(files_of(Path(self.job.warm_up)), self.job.batch)
         wait_for_all(Path(self.begun), str(os.getpid()), self.job.workers)
         return model
 
+    def note_end(self) -> None:
+        """Note that this worker has scored a batch now."""
+        note_end(Path(self.begun), str(os.getpid()))
+
 
 class Ray:
     """`ray.data`: map_batches of a class on a pool with an actor per core."""
+
+    blocks_of_batches = True
+    """Small files come as a single block, which a single actor would get; so a block is a batch."""
 
     def __init__(self, job: Job) -> None:
         import ray
@@ -53,10 +65,11 @@ class Ray:
 
         files = [str(file) for file in files_of(folder)]
         with tempfile.TemporaryDirectory() as begun:
-            # small files come as a single block, which a single actor would get; so a block is a batch
-            products = ray.data.read_parquet(files).repartition(target_num_rows_per_block=self._job.batch)
+            products = ray.data.read_parquet(files)
+            if self.blocks_of_batches:
+                products = products.repartition(target_num_rows_per_block=self._job.batch)
             found = products.map_batches(
-                RayScorer,
+                self.scorer,
                 fn_constructor_args=(Worker(self._job, begun),),
                 batch_size=self._job.batch,
                 batch_format="pyarrow",
@@ -66,6 +79,11 @@ class Ray:
             tables, end = _with_last_arrival(found.iter_batches(batch_size=None, batch_format="pyarrow"))
             seconds = end - first_begin(Path(begun), self._job.workers)
         return Scored(seconds, pa.concat_tables(tables))
+
+    @property
+    def scorer(self) -> type:
+        """The class of an actor."""
+        return RayScorer
 
     def close(self) -> None:
         import ray
@@ -77,11 +95,11 @@ class RayScorer:
     """An actor: its model is loaded when it starts."""
 
     def __init__(self, worker: Worker) -> None:
-        self._model = worker.ready_model()
+        self._model = worker.ready_model(PlainModel)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         columns = (batch[name].to_pylist() for name in ("title", "description", "image"))
-        return pa.table({"row": batch["row"], **_scored(self._model, *columns)})
+        return pa.table({"row": batch["row"], **scored_columns(self._model, *columns)})
 
 
 class Daft:
@@ -98,9 +116,9 @@ class Daft:
         import daft
 
         begun = tempfile.mkdtemp()
-        scorer = _daft_class(self._names, self._job.batch, self._job.workers)(Worker(self._job, begun))
+        scorer = self.scorer_class(self._names)(Worker(self._job, begun))
         products = daft.read_parquet([str(file) for file in files_of(folder)])
-        columns = (products[name] for name in ("title", "description", "image"))
+        columns = (products["title"], products["description"], self.pictures(products))
         found = products.select(products["row"], scorer.score(*columns).alias("found"))
         parts = list(found.to_arrow_iter())
         # the parts come only after the workers have ended, which takes seconds and is not measured
@@ -109,36 +127,45 @@ class Daft:
         tables = [pa.table({"row": part["row"], **_fields(part["found"])}) for part in parts]
         return Scored(seconds, pa.concat_tables(tables))
 
+    def pictures(self, products: Any) -> Any:
+        """The column of the pictures."""
+        return products["image"]
+
+    def scorer_class(self, names: list[str]) -> Any:
+        """The class whose method scores; ``names``: the attributes, which make the type of its result."""
+        import daft
+
+        @daft.cls(max_concurrency=self._job.workers, use_process=True)
+        class DaftScorer:
+            def __init__(self, worker: Worker) -> None:
+                self._worker, self._model = worker, worker.ready_model(PlainModel)
+
+            @daft.method.batch(return_dtype=daft_type(names), batch_size=self._job.batch)
+            def score(self, title: daft.Series, description: daft.Series, image: daft.Series) -> Any:
+                columns = scored_columns(self._model, title.to_pylist(), description.to_pylist(), image.to_pylist())
+                self._worker.note_end()
+                return pa.StructArray.from_arrays(list(columns.values()), list(columns))
+
+        return DaftScorer
+
     def close(self) -> None:
         """Nothing outlives an execution."""
 
 
-def _daft_class(names: list[str], batch: int, workers: int) -> Any:
-    """The class with the given batch size; ``names``: the attributes, which make the type of its result."""
+def daft_type(names: Sequence[str]) -> Any:
+    """The type of the result for the attributes ``names``."""
     import daft
 
-    fields = {name: daft.DataType.string() for name in names}
-    fields |= {f"{name}_score": daft.DataType.float32() for name in names}
-
-    @daft.cls(max_concurrency=workers, use_process=True)
-    class DaftScorer:
-        def __init__(self, worker: Worker) -> None:
-            self._worker, self._model = worker, worker.ready_model()
-
-        @daft.method.batch(return_dtype=daft.DataType.struct(fields), batch_size=batch)
-        def score(self, title: daft.Series, description: daft.Series, image: daft.Series) -> Any:
-            columns = _scored(self._model, title.to_pylist(), description.to_pylist(), image.to_pylist())
-            note_end(Path(self._worker.begun), str(os.getpid()))
-            return pa.StructArray.from_arrays([columns[name] for name in fields], list(fields))
-
-    return DaftScorer
+    kinds = {"": daft.DataType.string(), "_score": daft.DataType.float32()}
+    return daft.DataType.struct({f"{name}{end}": kind for name in names for end, kind in kinds.items()})
 
 
-def _scored(model: PlainModel, titles: list[Any], descriptions: list[Any], pictures: list[Any]) -> dict[str, pa.Array]:
-    top = model.top(model.predict(titles, descriptions, pictures))
+def scored_columns(model: PlainModel, *columns: list[Any], inputs: ModelInputs | None = None) -> dict[str, pa.Array]:
+    """The best values and their probabilities of titles, descriptions and pictures, or of ``inputs``."""
+    found = model.predict(*columns) if inputs is None else model.forward(inputs)
     return {
         name: pa.array(values, pa.float32() if name.endswith("_score") else pa.large_string())
-        for name, values in top.items()
+        for name, values in model.top(found).items()
     }
 
 

@@ -49,6 +49,8 @@ class Job:
     warm_up: str = ""
     """Folder with a few products."""
     runs: tuple[Run, ...] = ()
+    profile: str = ""
+    """Folder for the times of the tasks (inference_profile.py); empty: none are taken."""
     answer: str = ""
     """JSON file to write the :class:`Measured` of every run to."""
 

@@ -39,9 +39,10 @@ class PlainModel:
 
         torch.set_num_threads(1)
         loaded = artifact.load(folder)
-        self._net, self._square, self._temperatures = loaded.net, loaded.spec.image.square, loaded.temperatures
+        self._net, self._temperatures, self.spec = loaded.net, loaded.temperatures, loaded.spec
         self._preprocessor = Preprocessor(loaded.tokenizers, loaded.spec)
-        self._limits, self._bf16 = ImagesConfig(), bf16
+        # a user who keeps no scaled copies does not make any
+        self._limits, self._bf16 = ImagesConfig(keep_scaled=False), bf16
         self.labels = {name: np.array(head.labels, dtype=object) for name, head in loaded.net.heads.items()}
         """Attribute -> its V values."""
 
@@ -52,7 +53,8 @@ class PlainModel:
         from catalog_enrichment.inputs.images import decode_image
         from catalog_enrichment.inputs.product_batch import ProductBatch
 
-        decoded = [None if data is None else decode_image(data, self._square, self._limits).pixels for data in pictures]
+        square = self.spec.image.square
+        decoded = [None if data is None else decode_image(data, square, self._limits).pixels for data in pictures]
         return self._preprocessor.inputs(ProductBatch(titles, descriptions, decoded))
 
     def forward(self, inputs: ModelInputs) -> Probabilities:

@@ -29,12 +29,12 @@ class Plain:
     """Decode, tokenize and forward in sequence, in arrival order; texts padded to the longest of their batch."""
 
     bf16 = False
+    model = PlainModel
 
     def __init__(self, job: Job) -> None:
-        self._batch, context = job.batch, get_context("spawn")
+        self._batch, context, given = job.batch, get_context("spawn"), (self.model, job.version.artifact, self.bf16)
         self._workers = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=(job.version.artifact, self.bf16))
-            for _ in range(job.workers)
+            ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=given) for _ in range(job.workers)
         ]
 
     def score(self, folder: Path) -> Scored:
@@ -81,9 +81,9 @@ class Bare(Plain):
         return self.on_all(_forward, [()] * len(shares))
 
 
-def _load(artifact: str, bf16: bool) -> None:
+def _load(model: type[PlainModel], artifact: str, bf16: bool) -> None:
     global _model
-    _model = PlainModel(Path(artifact), bf16)
+    _model = model(Path(artifact), bf16)
 
 
 def _labels() -> dict[str, np.ndarray]:

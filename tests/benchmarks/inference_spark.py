@@ -6,6 +6,9 @@ passes, so that loading it belongs to the warm-up.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 from inference_job import Job, Scored, files_of
 from inference_model import PlainModel
+from inference_profile import QUERY, JvmTime, profiled_udf
 
+from catalog_enrichment.inputs import scaled_copies
 from catalog_enrichment.models import compute_types
 
 if TYPE_CHECKING:
@@ -87,6 +92,18 @@ class OursEager(OnSpark):
         compute_types.require(self.path, "cpu")
         self.shipped = udf.ship(self.spark, Path(job.version.artifact), job.version.artifact_hash, self.path)
 
+    def score(self, folder: Path) -> Scored:
+        """Score products that were never scored before: no scaled copies of their pictures are kept."""
+        shutil.rmtree(Path(self.job.pictures) / scaled_copies.FOLDER, ignore_errors=True)
+        if not self.job.profile:
+            return super().score(folder)
+        self._times = Path(self.job.profile) / folder.name
+        self._times.mkdir(parents=True)
+        with JvmTime(os.getpid()) as jvm:
+            scored = super().score(folder)
+        (self._times / QUERY).write_text(json.dumps({"jvm_s": jvm.seconds}))
+        return scored
+
     def session(self) -> SparkSession:
         from catalog_enrichment.config.load import load_config
         from catalog_enrichment.spark import session
@@ -98,6 +115,10 @@ class OursEager(OnSpark):
         from catalog_enrichment.inference import udf
 
         limits = ImagesConfig(store=self.job.pictures)
+        if self.job.profile:
+            score = profiled_udf(self.shipped, limits, self.job.batch, str(self._times))
+            found = score("title", "description", "images", "content_hash").alias("found")
+            return _with_images(products).select("row", found).select("row", "found.*")
         return udf.scored(_with_images(products), self.shipped, limits, self.job.batch).drop(
             "title", "description", "content_hash"
         )
@@ -121,6 +142,14 @@ class Ours(OursEager):
     def __init__(self, job: Job) -> None:
         self.path = compute_types.fastest("cpu")
         super().__init__(job)
+
+
+class OursAgain(Ours):
+    """The scoring stage for products that an earlier version scored: the scaled copies of large pictures are kept."""
+
+    def score(self, folder: Path) -> Scored:
+        super().score(folder)
+        return OnSpark.score(self, folder)
 
 
 class OursArrow(OursEager):
