@@ -11,7 +11,7 @@ from catalog_enrichment.records import Modality
 
 ISSUED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 SCORED_BY = ScoredBy(
-    weights_hash="w", preprocessing_hash="p", max_image_bytes=20_000_000, max_image_pixels=50_000_000,
+    weights_hash="w", preprocessing_hash="p", max_image_bytes=20_000_000, max_image_pixels=50_000_000, scaled_side=288,
     compute_type="fp32-cpu",
 )  # fmt: skip
 STANDARD = Standard(target=0.95, delta=0.05)

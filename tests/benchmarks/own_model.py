@@ -302,7 +302,7 @@ def folds(config: Config, answers: Path, truth: Mapping[str, str], draws: int) -
             certifier = Certifier(
                 split=split, scores=scores, rule=config.precision,
                 scored_by=ScoredBy(weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1,
-                                   compute_type="given"),
+                                   scaled_side=288, compute_type="given"),
                 earlier=EarlierCandidates(use_labels=lambda *_: LabelUse(number=1, certification_round=0)),
                 issued_at=datetime.now(UTC),
                 populations=Populations(split, ~seen, with_heads=False),

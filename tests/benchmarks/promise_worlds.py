@@ -39,7 +39,12 @@ RULE = PrecisionConfig(target=TARGET)
 BINDING = CertificateBinding(
     modality=Modality.BOTH,
     scored_by=ScoredBy(
-        weights_hash="w", preprocessing_hash="p", max_image_bytes=1, max_image_pixels=1, compute_type="fp32-cpu"
+        weights_hash="w",
+        preprocessing_hash="p",
+        max_image_bytes=1,
+        max_image_pixels=1,
+        scaled_side=288,
+        compute_type="fp32-cpu",
     ),
     label_set_hash="l",
     use=LabelUse(number=1, certification_round=0),

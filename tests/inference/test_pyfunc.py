@@ -71,7 +71,7 @@ def certified(folder: Path, thresholds: Mapping[tuple[str, Modality], float | No
     """Write certificates with these thresholds for all attributes and paths, for Apparel in English."""
     scored_by = ScoredBy(
         weights_hash=artifact.weights_hash(folder), preprocessing_hash=artifact.preprocessing_hash(folder),
-        max_image_bytes=20_000_000, max_image_pixels=50_000_000, compute_type="fp32-cpu",
+        max_image_bytes=20_000_000, max_image_pixels=50_000_000, scaled_side=288, compute_type="fp32-cpu",
     )  # fmt: skip
     certificates: list[Certificate] = []
     for name, path in PATHS:

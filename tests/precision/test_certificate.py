@@ -139,6 +139,8 @@ def test_nonsense_cannot_be_certified(change: dict[str, Any]) -> None:
         ({"scored_by": replace(SCORED_BY, preprocessing_hash="other")}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, max_image_bytes=1)}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, max_image_pixels=1)}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, scaled_side=289)}, Reason.CERTIFICATE_MISMATCH),
+        ({"scored_by": replace(SCORED_BY, scaled_side=None)}, Reason.CERTIFICATE_MISMATCH),
         ({"scored_by": replace(SCORED_BY, compute_type="fp32-cuda")}, Reason.CERTIFICATE_MISMATCH),
         ({"standard": replace(STANDARD, target=0.96)}, Reason.CERTIFICATE_MISMATCH),
         ({"standard": replace(STANDARD, target=0.94)}, None),

@@ -69,6 +69,10 @@ def test_what_a_mismatch_differs_in() -> None:
         "images.max_bytes (certificate 20000000, run 5)",
         "images.max_pixels (certificate 50000000, run 7)",
     ]
+    copies = {"keep_scaled": True, "scaled_side": 448}
+    assert claim.differing_fields(issued, None, copies) == ["images.scaled_side (certificate 288, run 448)"]
+    without = certificate(scaled_side=None)
+    assert claim.differing_fields(without, None, copies) == ["images.keep_scaled (certificate False, run True)"]
 
 
 def test_the_numbers_of_a_certificate_are_explained() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from catalog_enrichment.catalog.self_derived import COLUMN
 from catalog_enrichment.config.images import FetchConfig, ImagesConfig
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import Modality
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
@@ -174,3 +175,12 @@ def test_why_an_attribute_cannot_be_learned(given: list[list[str]], attribute: s
     labels = load(rows, tmp_path).labels(attribute, 5 if "min_label_count" in why else 1)
     assert labels.too_few[: len(why)] == why
     assert bool(labels.too_few) == bool(why)
+
+
+def test_copies_that_are_smaller_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set images.scaled_side = 384"):
+        load([], tmp_path, square=Square(384))
+    with pytest.raises(ConfigError, match=r"twice that: set images.scaled_side = 448"):
+        load([], tmp_path, square=Square(224, trim=True))
+    load([], tmp_path, square=Square(384), images=ImagesConfig(keep_scaled=False))
+    load([], tmp_path, square=Square(384), images=ImagesConfig(scaled_side=384))

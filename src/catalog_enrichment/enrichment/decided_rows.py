@@ -60,6 +60,7 @@ class DecisionRules:
             preprocessing_hash=model.preprocessing_hash,
             max_image_bytes=request.images.max_bytes,
             max_image_pixels=request.images.max_pixels,
+            scaled_side=request.images.copy_side,
             compute_type="",
         )
         return cls(

@@ -12,6 +12,7 @@ from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.enrichment.pending import DecisionScope
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, Standard
 from catalog_enrichment.reasons import DIFFERENCES_KEY, PROPOSER_KEY, STOPPED_KEY
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
@@ -151,10 +152,12 @@ class RunRequest:
         window: Window,
         overrides: RuntimeOverrides | None = None,
     ) -> RunRequest:
-        """Return the request. Raises ConfigError if the model version cannot compute as `enrich.compute_type` says."""
+        """Return the request. Raises ConfigError if the model version cannot compute as `enrich.compute_type` says, or
+        is certified with other scaled copies than the config's."""
         overrides = overrides or RuntimeOverrides()
         switched = overrides.switches
         model = model.for_run(config.enrich.compute_type)
+        _check_copies(config, model)
         off, labels = (
             switched.off_attributes(),
             check_labels(model.heads, dictionary, overrides.names, model.certificates),
@@ -218,6 +221,20 @@ class RunRequest:
         """Return what every ledger event of the run carries."""
         asserted_at = strictly_later(datetime.now(UTC), state.totals.last_asserted_at)
         return ledger.RunStamp(run_id, self.model.name, self.model.version, asserted_at)
+
+
+def _check_copies(config: Config, model: ResolvedModel) -> None:
+    """Raise ConfigError if the certificates that allow anything are about scores from other scaled copies."""
+    certified = {c.scaled_side for c in model.certificates if c.threshold is not None}
+    if not certified or config.images.copy_side in certified:
+        return
+    side = min(certified, key=lambda side: side or 0)
+    setting = "images.keep_scaled = false" if side is None else f"images.keep_scaled = true and scaled_side = {side}"
+    raise ConfigError(
+        f"model version {model.version} of {model.name} is certified with {setting}, not with keep_scaled = "
+        f"{str(config.images.keep_scaled).lower()} and scaled_side = {config.images.scaled_side}: set that, or train "
+        "and certify a version with this config"
+    )
 
 
 def config_hash(config: Config, dictionary: Dictionary, numbers: str, switched: Switches) -> str:

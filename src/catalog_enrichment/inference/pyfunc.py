@@ -123,7 +123,13 @@ def _limits(certificates: Sequence[Certificate]) -> ImagesConfig:
     """
     if not certificates:
         return ImagesConfig()
-    return ImagesConfig(max_bytes=certificates[0].max_image_bytes, max_pixels=certificates[0].max_image_pixels)
+    issued = certificates[0]
+    return ImagesConfig(
+        max_bytes=issued.max_image_bytes,
+        max_pixels=issued.max_image_pixels,
+        keep_scaled=issued.scaled_side is not None,
+        scaled_side=issued.scaled_side or ImagesConfig().scaled_side,
+    )
 
 
 def _pictures(image: bytes | str | None) -> list[dict[str, Any]]:

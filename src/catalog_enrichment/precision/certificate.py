@@ -56,6 +56,8 @@ class ScoredBy:
     max_image_bytes: int
     max_image_pixels: int
     """Limits of the config section [images]: a picture beyond them is unusable."""
+    scaled_side: int | None
+    """`images.scaled_side` of the copies that the scores come from; None: they come from the pictures themselves."""
     compute_type: str
     """Number type and device, e.g. fp32-cpu."""
 
@@ -245,6 +247,7 @@ class Certificate:
     preprocessing_hash: str
     max_image_bytes: int
     max_image_pixels: int
+    scaled_side: int | None
     compute_type: str
     """See :class:`ScoredBy`."""
     trained_on: str = ""

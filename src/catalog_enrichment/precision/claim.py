@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
 from shlex import quote
+from typing import Any
 
 import numpy as np
 
@@ -298,7 +299,7 @@ def _in_language(language: str) -> str:
     return f"in language {language}" if language else "without a language"
 
 
-def differing_fields(certificate: Certificate, compute_type: str | None, images: Mapping[str, int]) -> list[str]:
+def differing_fields(certificate: Certificate, compute_type: str | None, images: Mapping[str, Any]) -> list[str]:
     """Return the fields of :class:`ScoredBy` that explain a certificate mismatch, in words.
 
     ``compute_type``: of the scores; ``images``: the section [images] of the run's config. Where neither differs, the
@@ -308,7 +309,10 @@ def differing_fields(certificate: Certificate, compute_type: str | None, images:
         "compute type": (certificate.compute_type, compute_type),
         "images.max_bytes": (certificate.max_image_bytes, images.get("max_bytes")),
         "images.max_pixels": (certificate.max_image_pixels, images.get("max_pixels")),
+        "images.keep_scaled": (certificate.scaled_side is not None, images.get("keep_scaled")),
     }
+    if certificate.scaled_side is not None:
+        facts["images.scaled_side"] = (certificate.scaled_side, images.get("scaled_side"))
     differing = [
         f"{name} (certificate {certified}, run {used})"
         for name, (certified, used) in facts.items()

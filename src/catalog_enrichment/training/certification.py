@@ -112,6 +112,7 @@ def certifiers(
                 preprocessing_hash=artifact.preprocessing_hash(version.folder),
                 max_image_bytes=config.images.max_bytes,
                 max_image_pixels=config.images.max_pixels,
+                scaled_side=config.images.copy_side,
                 compute_type=predictor.compute_type,
             ),
             earlier=earlier,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.images import Decoded, UnusablePictures, first_usable
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import clean_text
@@ -53,6 +54,16 @@ class LoadOptions:
     workdir: Path
     max_unlabelled: int
     """Products without any label that are kept: those with the smallest hash of the product id."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where the scaled copies are smaller than the pictures that the model reads."""
+        copies, square = self.images.copy_side, self.square
+        if copies is not None and square is not None and copies < square.wanted_side:
+            raise ConfigError(
+                f"images.scaled_side = {copies} is too small for model.image.size = {square.side}"
+                f"{' with model.image.trim, which needs twice that' if square.trim else ''}: "
+                f"set images.scaled_side = {square.wanted_side}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ def certify(
                 preprocessing_hash=proposer.preprocessing_hash,
                 max_image_bytes=config.images.max_bytes,
                 max_image_pixels=config.images.max_pixels,
+                scaled_side=config.images.copy_side,
                 compute_type=GIVEN,
             ),
             earlier=earlier,
