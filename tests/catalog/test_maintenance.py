@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from catalog_enrichment.catalog import maintenance, part_files
 from catalog_enrichment.catalog.delta_tables import names_of
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.maintenance import LOG_RETENTION_HOURS, Maintenance
+from catalog_enrichment.config.images import StoredImagesConfig
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.inputs.scaled_copies import Copy, copies_of
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 from .catalog_rows import event, parts_of, product, scanned
@@ -111,6 +114,28 @@ def test_pictures_that_only_the_checkpoint_of_an_import_names_stay(lake: Catalog
     pq.write_table(pa.Table.from_pylist([product("q", images=images)], schema=schema), rows_folder / "part-0.parquet")
 
     assert [file.name for file in Maintenance(lake, 24).unnamed_pictures(store).paths] == [other]
+
+
+def test_copies_go_whose_picture_is_gone_or_has_other_settings(lake: Catalog, tmp_path: Path) -> None:
+    images = StoredImagesConfig(store=str(tmp_path / "pictures"))
+    copies, others = copies_of(images), copies_of(replace(images, scaled_side=400))
+    kept, gone, other = copies.key("u", "1"), copies.key("u", "0"), others.key("u", "1")
+    for key in (kept, gone, other):
+        copies.put(key, Copy(b"copy"))
+    young = copies.key("u", "2")
+    age(tmp_path / "pictures", 100)
+    copies.put(young, Copy(b"copy"))
+    lake.append_rows("products", [product("p", images=[{"bytes": None, "uri": "u", "version": "1"}])], "import-1")
+
+    def unneeded(are_kept: bool = True) -> set[str]:
+        return {file.name for file in Maintenance(lake, 24).unneeded_copies(copies, are_kept).paths}
+
+    assert unneeded() == {gone, other}
+    assert unneeded(are_kept=False) == {kept, gone, other}
+    stored, copied = Maintenance(lake, 24).pictures_only_of(
+        pa.array(["p"]), StoredPictures(tmp_path / "pictures"), copies
+    )
+    assert (stored.paths, [file.name for file in copied.paths]) == ([], [kept])
 
 
 def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: Catalog) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.inputs.scaled_copies import ScaledCopies
     from catalog_enrichment.inputs.stored_pictures import StoredPictures
 
 SMALL_BYTES = FILE_BYTES // 2
@@ -41,6 +42,9 @@ CHECKPOINT_COMMITS = 10
 
 LOG_RETENTION_HOURS = 30 * 24
 """Delta's own default (`delta.logRetentionDuration`), which ``cleanup_metadata`` applies to log entries."""
+
+_Named = tuple[str | None, str]
+"""A picture's URI and version; the catalog keeps pictures without a URI itself."""
 
 _ROWS_OF_IMPORT = re.compile(rf"{STAGING}/[^/]+/rows-[^/]+/[^/]+\.parquet")
 
@@ -121,19 +125,34 @@ class Maintenance:
                     rows.update(ids.filter(pc.is_in(ids, value_set=product_ids)).to_pylist())
         return dict(rows)
 
-    def pictures_only_of(self, product_ids: pa.Array, store: StoredPictures) -> FileSet:
-        """Return pictures of ``store`` that these products name, in a file of any version of the products table, and no
-        other product does. Checkpoints of imports are not asked."""
+    def pictures_only_of(
+        self, product_ids: pa.Array, store: StoredPictures, copies: ScaledCopies
+    ) -> tuple[FileSet, FileSet]:
+        """Return pictures of ``store``, and scaled copies, of these products alone.
+
+        All versions of the products table are asked, checkpoints of imports are not.
+        """
         import pyarrow as pa
 
-        own, others = set[str](), set[str]()
+        own, others = set[_Named](), set[_Named]()
         for file in self._files_in("products"):
             if file.name.endswith(".parquet"):
                 with suppress(pa.ArrowInvalid):  # a killed task left it half written: no version needs it
-                    own.update(_own_pictures(self._storage, file.path, only=product_ids))
-                    others.update(_own_pictures(self._storage, file.path, but=product_ids))
+                    own.update(_named_pictures(self._storage, file.path, only=product_ids))
+                    others.update(_named_pictures(self._storage, file.path, but=product_ids))
         named = own - others
-        return FileSet(store.storage, [file for file in store.files() if file.name.partition(".")[0] in named])
+        versions = {version for uri, version in named if uri is None}
+        keys = {copies.key(*picture) for picture in named}
+        pictures = [file for file in store.files() if file.name.partition(".")[0] in versions]
+        copied = [file for file in copies.files() if file.name.partition(".")[0] in keys]
+        return FileSet(store.storage, pictures), FileSet(copies.storage, copied)
+
+    def unneeded_copies(self, copies: ScaledCopies, are_kept: bool) -> FileSet:
+        """Return scaled copies, older than the retention, that no picture of any version still there has with the
+        settings of ``copies``; all as old copies if none ``are_kept`` any more."""
+        keys = {copies.key(*picture) for picture in self._all_named()} if are_kept else set[str]()
+        unneeded = [file for file in copies.files() if file.name not in keys and self._is_old(file)]
+        return FileSet(copies.storage, unneeded)
 
     def unnamed_pictures(self, store: StoredPictures) -> FileSet:
         """Return pictures of ``store`` that no product of any version still there names, put there before the
@@ -141,23 +160,23 @@ class Maintenance:
 
         Pictures that a checkpoint of an import names stay: an import that is resumed does not store them again.
         """
-        named = self._named_pictures()
+        named = {version for uri, version in self._all_named() if uri is None}
         return FileSet(store.storage, [file for file in store.files() if file.name not in named and self._is_old(file)])
 
-    def _named_pictures(self) -> set[str]:
-        """Return the versions of all pictures without a URI in the files of the products table, superseded files as
-        well, and in the rows of imports that are not over."""
+    def _all_named(self) -> set[_Named]:
+        """Return all pictures in the files of the products table, superseded files as well, and in the rows of imports
+        that are not over."""
         import pyarrow as pa
 
-        named: set[str] = set()
+        named: set[_Named] = set()
         for file in self._storage.files(STAGING):
             if _ROWS_OF_IMPORT.fullmatch(file.path):
-                named.update(_own_pictures(self._storage, file.path))
+                named.update(_named_pictures(self._storage, file.path))
         for file in self._files_in("products"):
             if not file.name.endswith(".parquet"):
                 continue
             try:
-                named.update(_own_pictures(self._storage, file.path))
+                named.update(_named_pictures(self._storage, file.path))
             except pa.ArrowInvalid:
                 if file.name in names_of(self._open("products")):
                     raise
@@ -233,10 +252,10 @@ class Maintenance:
         return delta
 
 
-def _own_pictures(
+def _named_pictures(
     storage: Storage, path: str, only: pa.Array | None = None, but: pa.Array | None = None
-) -> Iterator[str]:
-    """Yield the versions of the pictures without a URI in one file of products; the column of bytes is not read.
+) -> Iterator[_Named]:
+    """Yield the pictures that one file of products names; the column of bytes is not read.
 
     ``only``: of the products with these ids; ``but``: of all other products.
     """
@@ -251,5 +270,5 @@ def _own_pictures(
             if but is not None:
                 rows = rows.filter(pc.invert(pc.is_in(rows["product_id"], value_set=but)))
             pictures = rows["images"].combine_chunks().flatten()
-            own = pictures.filter(pictures.field("uri").is_null())
-            yield from own.field("version").drop_null().to_pylist()
+            named = pictures.filter(pictures.field("version").is_valid())
+            yield from zip(named.field("uri").to_pylist(), named.field("version").to_pylist(), strict=True)

@@ -23,6 +23,7 @@ from catalog_enrichment.catalog import gone_products, runs
 from catalog_enrichment.catalog.maintenance import Maintenance
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.scaled_copies import copies_of
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunKind, RunStatus, make_run_id, stable_hash
@@ -212,9 +213,11 @@ def _delete(job: _Job, found: Mapping[str, int]) -> None:
                 store.forget(job.names())
     with stages("files"):
         if catalog.version("products") >= 0:  # the files of older versions name the pictures: they go after these
-            pictures = job.maintenance.pictures_only_of(job.ids, StoredPictures.of(job.context.config.pictures()))
-            record.count(pictures=len(pictures.paths))
-            _discard(job, pictures)
+            images = job.context.config.pictures()
+            stored, copied = job.maintenance.pictures_only_of(job.ids, StoredPictures.of(images), copies_of(images))
+            record.count(pictures=len(stored.paths), copies=len(copied.paths))
+            _discard(job, copied)
+            _discard(job, stored)
         for table in CLEANED:
             if catalog.version(table) >= 0:
                 _discard(job, job.maintenance.unreferenced_files(table))

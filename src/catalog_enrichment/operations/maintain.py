@@ -19,6 +19,7 @@ from catalog_enrichment.catalog.maintenance import CHECKPOINT_COMMITS, Maintenan
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.enrichment.pending import is_rolled_back
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inputs.scaled_copies import copies_of
 from catalog_enrichment.inputs.stored_pictures import StoredPictures
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.maintenance import FileSet
+    from catalog_enrichment.config.images import StoredImagesConfig
     from catalog_enrichment.config.schema import MaintenanceConfig
     from catalog_enrichment.context import Context
 
@@ -72,7 +74,7 @@ class _Job:
     """One attempt: the catalog, its settings, and what was done so far."""
 
     maintenance: Maintenance
-    pictures: StoredPictures
+    images: StoredImagesConfig
     settings: MaintenanceConfig
     record: RunRecord
     dry_run: bool
@@ -104,7 +106,7 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
     record = RunRecord(kind=RunKind.MAINTAIN, stages=stages, config=config.without_secrets(), secrets=config.secrets())
     record.config_hash = config.hash("maintenance")
     maintenance = Maintenance(lake, config.maintenance.retention_hours)
-    job = _Job(maintenance, StoredPictures.of(config.pictures()), config.maintenance, record, dry_run)
+    job = _Job(maintenance, config.pictures(), config.maintenance, record, dry_run)
     job.tables = {table: TableWork() for table in maintenance.tables}
     versions = {table: lake.version(table) for table in job.tables}
     record.run_id = make_run_id(RunKind.MAINTAIN, record.config_hash, versions, record.started_at.isoformat())
@@ -126,6 +128,7 @@ def maintain_catalog(context: Context, dry_run: bool = False) -> dict[str, Any]:
         "tables": {table: asdict(work) for table, work in job.tables.items() if work != TableWork()},
         "checkpoints": {"folders": counts["folders_deleted"], "bytes": counts["folder_bytes_deleted"]},
         "pictures": {"files": counts["pictures_deleted"], "bytes": counts["picture_bytes_deleted"]},
+        "copies": {"files": counts["copies_deleted"], "bytes": counts["copy_bytes_deleted"]},
         "seconds": stages.seconds,
     }
 
@@ -193,10 +196,15 @@ def _delete_files(job: _Job) -> int:
     folders = job.maintenance.leftover_folders(runs.succeeded_ids(job.lake))
     job.record.count(folders_deleted=len(folders.paths), folder_bytes_deleted=folders.size)
     _delete(job, folders)
-    pictures = job.maintenance.unnamed_pictures(job.pictures)  # now that the superseded products are gone
+    # now that the superseded products are gone
+    pictures = job.maintenance.unnamed_pictures(StoredPictures.of(job.images))
+    copies = job.maintenance.unneeded_copies(copies_of(job.images), are_kept=job.images.keep_scaled)
+    job.record.count(copies_deleted=len(copies.paths), copy_bytes_deleted=copies.size)
+    _delete(job, copies)
     job.record.count(pictures_deleted=len(pictures.paths), picture_bytes_deleted=pictures.size)
     _delete(job, pictures)
-    return sum(work.files_deleted for work in job.tables.values()) + len(folders.paths) + len(pictures.paths)
+    others = sum(len(files.paths) for files in (folders, pictures, copies))
+    return sum(work.files_deleted for work in job.tables.values()) + others
 
 
 def _delete(job: _Job, files: FileSet) -> None:
