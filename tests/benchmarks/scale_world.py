@@ -173,6 +173,7 @@ def _scored(products: DataFrame, *_: Any) -> DataFrame:
         candidates.append(F.struct(
             F.lit(name).alias("attribute"), value.alias("value"), F.lit(1).alias("rank"), score.alias("score"),
             F.lit(None).cast("double").alias("attention"),
+            F.lit(None).cast("string").alias("evidence"),
         ))  # fmt: skip
     none = F.lit(None).cast("string")
     scored = {

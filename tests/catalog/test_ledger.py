@@ -306,7 +306,7 @@ def test_totals_of_a_ledger_and_what_was_active_before_one_of_its_runs(spark: Sp
               for name in ("rollback-1", "audit-1", "none")}  # fmt: skip
     assert active == {"rollback-1": {"a", "b", "c"}, "audit-1": set(), "none": {"c"}}
     assert state.before("rollback-1").active().version == 7
-    of_b = state.before("rollback-1").active_of(lambda rows: rows.where("product_id = 'b'"), lambda rows: rows)
+    of_b = state.before("rollback-1").active_among(events.where("product_id = 'b'"), lambda rows: rows)
     assert [row["product_id"] for row in of_b.events.collect()] == ["b"]
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from catalog_enrichment.catalog import coverage_groups
@@ -88,7 +89,7 @@ def test_the_largest_groups_have_a_name_and_the_others_are_summed(
     }  # fmt: skip
 
     write(spark, catalog, LATER, "run-2")
-    everything = frame(spark, "products", [product(f"{shop}{n}") for shop in LATER for n in range(10)])
+    everything = pa.array([f"{shop}{n}" for shop in LATER for n in range(10)])
     updated = counted.updated(catalog, COLOR, everything)
     assert updated.counts == coverage.count(catalog, COLOR).counts
     assert of_shops(updated.groups) == {

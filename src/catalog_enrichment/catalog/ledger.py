@@ -15,7 +15,7 @@ The order of events is that of ``asserted_at``: one time per run, later than tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -101,6 +101,8 @@ class LedgerState:
     """Version of the table `attribute_values`; -1: there is no event yet."""
     events: DataFrame
     """The whole ledger."""
+    left_out: str = ""
+    """Id of a run whose events are not in ``events``."""
 
     @cached_property
     def totals(self) -> Totals:
@@ -111,15 +113,18 @@ class LedgerState:
         """Return the active values, by a replay of all events."""
         return ActiveValues(self.version, active(self.events, self.totals.corrections))
 
-    def active_of(self, some: Callable[[DataFrame], DataFrame], persist: Persist) -> ActiveValues:
-        """Return the active values about some products: ``some`` keeps their events, which are read once."""
-        return ActiveValues(self.version, active(persist(some(self.events)), self.totals.corrections))
+    def active_among(self, events: DataFrame, persist: Persist) -> ActiveValues:
+        """Return the active values of some products; ``events``: all about them in this version, read once."""
+        some = persist(self._without(self.left_out, events))
+        return ActiveValues(self.version, active(some, self.totals.corrections))
 
     def before(self, run_id: str) -> LedgerState:
         """Return the ledger without the events of ``run_id``."""
-        from pyspark.sql import functions as F
+        return replace(self, events=self._without(run_id, self.events), left_out=run_id)
 
-        return replace(self, events=self.events.where(F.col("run_id") != run_id))
+    @staticmethod
+    def _without(run_id: str, events: DataFrame) -> DataFrame:
+        return events.where(events["run_id"] != run_id) if run_id else events
 
 
 @dataclass(frozen=True, slots=True)

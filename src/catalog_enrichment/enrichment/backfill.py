@@ -22,7 +22,7 @@ from catalog_enrichment.monitoring.stages import Stage, Stages, add_seconds
 from catalog_enrichment.reasons import STOPPED_KEY
 from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, add_counts, make_run_id, shortened
 from catalog_enrichment.spark import category_filters
-from catalog_enrichment.spark.frames import persisted_frames
+from catalog_enrichment.spark.frames import persisted_frames, streamed
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -44,9 +44,8 @@ def backfill(context: Context, model: ResolvedModel, window: Window, dry_run: bo
     with runs.recorded(catalog, record, unless=dry_run):
         expected = estimate(context, model, window)
         _identify(record, catalog, request)
-        for number in range(expected["chunks"]):
-            chunk = replace(window, chunk=(number, expected["chunks"]))
-            context.say(f"chunk {number + 1} of {expected['chunks']}")
+        for number, chunk in enumerate(_chunks(catalog, window, context.config.backfill.chunk_products), 1):
+            context.say(f"chunk {number} of {expected['chunks']}")
             summaries.append(pipeline.enrich(context, model, chunk, parent_run_id=record.run_id, dry_run=dry_run))
             earlier = _earlier_attempt(catalog, record.run_id, chunk, summaries[-1])
             resumed = resumed or earlier is not None
@@ -132,6 +131,24 @@ def _require_known(context: Context, window: Window) -> None:
         )
     if known < asked:
         context.say(f"warning: {asked - known:,} of the {asked:,} product ids are not in the catalog")
+
+
+def _chunks(catalog: Catalog, window: Window, size: int) -> list[Window]:
+    """Return the slices of ``window`` with ``size`` products each, the last with the rest: ranges of product ids.
+
+    The tables' files are sorted by product, so that a chunk reads and writes the few files of its range. The same
+    products make the same chunks. The driver sees all ids in order and keeps the first of each chunk.
+    """
+    ids = window.select(catalog.read("products", columns=["product_id", "category", "updated_at"]))
+    starts, seen = [""], 0
+    for batch in streamed(ids.select("product_id").orderBy("product_id")):
+        starts += batch.column(0)[-seen % size :: size].to_pylist()
+        seen += batch.num_rows
+    first = ["", *starts[2:]]  # the first chunk begins before the first product
+    return [
+        replace(window, chunk=(number, len(first)), first_id=start, before_id=end)
+        for number, (start, end) in enumerate(zip(first, [*first[1:], ""], strict=True))
+    ]
 
 
 def products_per_second(catalog: Catalog) -> float | None:

@@ -1,29 +1,31 @@
 """The number of products with a value, before and after a run: counted once, then kept up to date by what changed.
 
 A run's row keeps the whole numbers that it ended with, per attribute and per category and shop. The next run counts
-only the products that changed since, as they were then and as they are now; where it has to look at all products, it
-counts all. Either is one query.
+only the products that changed since, as they were then and as they are now; where nothing has changed, as between the
+chunks of a backfill, it takes over the numbers; else it counts all products. Each is one query at most.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from catalog_enrichment.catalog import coverage_groups
+from catalog_enrichment.catalog import coverage_groups, runs
 from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
-from catalog_enrichment.records import Source
+from catalog_enrichment.records import RunKind, Source
 from catalog_enrichment.spark import category_filters
-from catalog_enrichment.spark.frames import few_ids, largest_groups, with_ids
+from catalog_enrichment.spark.frames import few_ids, largest_groups
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.dictionary import Dictionary
-    from catalog_enrichment.enrichment.select import IncrementalScope, LastRun
+    from catalog_enrichment.enrichment.select import IncrementalScope
 
 BEFORE = "coverage-before"
 """The note of a run that is started again: :meth:`Coverage.before` of its first attempt."""
@@ -76,8 +78,8 @@ class Coverage:
         """Return what a run's row says of the coverage before the run: :meth:`numbers` and the groups."""
         return {"numbers": self.numbers(), "groups": to_rows(self.groups)}
 
-    def updated(self, catalog: Catalog, dictionary: Dictionary, changed: DataFrame) -> Coverage:
-        """Return the coverage now, where only products with a ``product_id`` in ``changed`` differ."""
+    def updated(self, catalog: Catalog, dictionary: Dictionary, changed: pa.Array) -> Coverage:
+        """Return the coverage now, where only products with an id in ``changed`` differ."""
         versions = _versions(catalog)
         if versions == self.versions:
             return self
@@ -99,10 +101,13 @@ def count(catalog: Catalog, dictionary: Dictionary) -> Coverage:
 
 def now(catalog: Catalog, dictionary: Dictionary, scope: IncrementalScope | None) -> Coverage:
     """Return the coverage now: that of the last run where only products of ``scope`` differ, none were removed, and the
-    tables of then can be read, brought up to date; else :func:`count`."""
-    kept = _kept(scope.last, dictionary) if scope and scope.last.whole_catalog else None
-    readable = kept is not None and all(catalog.tables.readable(table, kept.versions[table]) for table in _SOURCES)
-    if scope is None or scope.removed or kept is None or not readable:
+    tables of then can be read, brought up to date, or where the tables are as the newest run left them; else
+    :func:`count`."""
+    kept = _kept(catalog, scope.last.run_id if scope else "", dictionary)
+    if kept is None or kept.versions == _versions(catalog):
+        return kept or count(catalog, dictionary)
+    readable = all(catalog.tables.readable(table, kept.versions[table]) for table in _SOURCES)
+    if scope is None or scope.removed or not scope.last.whole_catalog or not readable:
         return count(catalog, dictionary)
     return kept.updated(catalog, dictionary, scope.ids)
 
@@ -112,16 +117,18 @@ def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, changes: D
     ids = few_ids(changes)
     if ids is None:
         return count(catalog, dictionary)
-    return before.updated(catalog, dictionary, with_ids(changes.sparkSession, ids))
+    return before.updated(catalog, dictionary, ids)
 
 
-def _kept(last: LastRun, dictionary: Dictionary) -> Coverage | None:
-    """Return the coverage that the row of the run ``last`` keeps; None if it is about another dictionary."""
-    kept = last.attributes[COVERAGE_KEY]
-    if kept["dictionary"] != dictionary.hash():
+def _kept(catalog: Catalog, run_id: str, dictionary: Dictionary) -> Coverage | None:
+    """Return the coverage that the row of a run keeps; None if it is about another dictionary. ``run_id``: "" is the
+    newest run, whatever its window was."""
+    row = runs.find(catalog, run_id) if run_id else runs.newest_of(catalog, RunKind.ENRICH)
+    kept = json.loads(row["attributes"] or "{}").get(COVERAGE_KEY) if row else None
+    if row is None or kept is None or kept["dictionary"] != dictionary.hash():
         return None
-    counts = {(name, kind): number for name, row in kept["counts"].items() for kind, number in row.items()}
-    versions = {table: last.table_versions[table] for table in _SOURCES}
+    counts = {(name, kind): number for name, found in kept["counts"].items() for kind, number in found.items()}
+    versions = {table: dict(row["table_versions"])[table] for table in _SOURCES}
     return Coverage(versions, kept["dictionary"], counts, tuple(dictionary.enabled), from_rows(kept["groups"]))
 
 
@@ -130,19 +137,17 @@ def _versions(catalog: Catalog) -> dict[str, int]:
 
 
 def _facts(
-    catalog: Catalog, dictionary: Dictionary, versions: Mapping[str, int], only: DataFrame | None = None
+    catalog: Catalog, dictionary: Dictionary, versions: Mapping[str, int], only: pa.Array | None = None
 ) -> DataFrame:
     """Return ``attribute``, ``kind``, ``category`` and ``shop``, a row for each product and kind to count.
 
-    ``only``: with the ``product_id`` of the products to count; None: all.
+    ``only``: ids of the products to count; None: all.
     """
     from pyspark.sql import functions as F
 
-    products = catalog.read("products", versions["products"], ["product_id", "category", "shop_id"])
+    products = catalog.read("products", versions["products"], ["product_id", "category", "shop_id"], only)
     columns = ["product_id", "attribute", "source"]
-    visible = catalog.read("current_values", versions["current_values"], columns)
-    if only is not None:
-        products, visible = (frame.join(only, "product_id", "left_semi") for frame in (products, visible))
+    visible = catalog.read("current_values", versions["current_values"], columns, only)
     applies = {name: category_filters.applies(dictionary[name]) for name in dictionary.enabled}
     group = [F.coalesce(name, F.lit("")).alias(by) for by, name in (("category", "category"), ("shop", "shop_id"))]
     applicable = products.select(

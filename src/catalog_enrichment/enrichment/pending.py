@@ -31,7 +31,7 @@ values is not scored every day. What waited in a run that a person rolled back d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -52,6 +52,7 @@ from catalog_enrichment.records import Op
 from catalog_enrichment.spark import category_filters
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -76,7 +77,7 @@ def with_pending(
     catalog: Catalog,
     products: DataFrame,
     scope: DecisionScope,
-    about_products: Callable[[DataFrame], DataFrame] | None = None,
+    ids: pa.Array | None = None,
 ) -> DataFrame:
     """Return ``products`` with six more columns.
 
@@ -86,13 +87,13 @@ def with_pending(
     decided again gets another run id by it. ``refused``: this version could not score this content. A run that was
     killed has no row in `runs`: its products are still pending, and its checkpoints are used again.
 
-    ``about_products``: keeps the rows of a table that are about ``products``; None: these are all products.
+    ``ids``: of ``products``, where they are few; None: all decisions and events are read.
     """
     from pyspark.sql import functions as F
 
     content = ["product_id", "content_hash"]
     rolled_back = runs.rolled_back(catalog, [attribute.name for attribute in scope.attributes])
-    decisions = _decisions(catalog, scope, rolled_back, about_products or (lambda rows: rows))
+    decisions = _decisions(catalog, scope, rolled_back, ids)
     failed = runs.of_succeeded(catalog, "quarantine", scope.model.name)
     failed = failed.where(F.col("model_version") == scope.model.version)
     refused = failed.select(*content, F.lit(True).alias("refused")).distinct()
@@ -127,15 +128,17 @@ def _decisions(
     catalog: Catalog,
     scope: DecisionScope,
     rolled_back: Mapping[str, Collection[str]],
-    about_products: Callable[[DataFrame], DataFrame],
+    ids: pa.Array | None,
 ) -> DataFrame:
     """Return per product ``decisions``: the newest decision of each attribute, with what has become of its value."""
     from pyspark.sql import functions as F
 
-    succeeded, events = runs.succeeded(catalog), catalog.read("attribute_values")
-    predictions = catalog.read("predictions").where(F.col("attribute").isin([each.name for each in scope.attributes]))
+    succeeded, events = runs.succeeded(catalog), catalog.read("attribute_values", ids=ids)
+    predictions = catalog.read("predictions", ids=ids).where(
+        F.col("attribute").isin([each.name for each in scope.attributes])
+    )
     counts = _by(F.col("model_name"), F.col("model_version"), scope.model) | ~_in_rolled_back(rolled_back)
-    newest = newest_decisions(about_products(predictions.where(counts)), succeeded)
+    newest = newest_decisions(predictions.where(counts), succeeded)
     retractions = _retractions(events, succeeded, rolled_back, scope.config_hash)
     human = ledger.human_owned(events).withColumn("by_person", F.lit(True))
     for facts in (retractions, human):

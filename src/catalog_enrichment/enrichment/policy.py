@@ -141,19 +141,19 @@ def _abstaining(decided: DataFrame, where: Column, reason: Reason) -> DataFrame:
 def over_provisional_cap(decided: DataFrame, active: DataFrame, cap: ProvisionalCap) -> list[str]:
     """Return the attributes with values to publish that may be more than the room: for :func:`suppress_over_cap`.
 
-    ``decided``: rows of the contract `predictions`; ``active``: the assert events of active values. One aggregation,
-    which counts replaced values twice.
+    ``decided``: rows of the contract `predictions`; ``active``: the assert events of active values, which are read
+    only where something is to be published under a provisional certificate. Replaced values count twice.
     """
     from pyspark.sql import functions as F
 
-    published = decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional())
-    there = _of_model(active).where(cap.provisional())
-    rows = published.select("attribute", F.lit(1).alias("new")).unionByName(
-        there.select("attribute", F.lit(0).alias("new"))
-    )
-    totals = rows.groupBy("attribute").agg(F.count("*").alias("values"), F.sum("new").alias("new"))
-    over = totals.where((F.col("new") > 0) & (F.col("values") > cap.limit))
-    return sorted(row["attribute"] for row in over.collect())
+    def counted(rows: DataFrame) -> dict[str, int]:
+        return {row["attribute"]: row["count"] for row in rows.groupBy("attribute").count().collect()}
+
+    published = counted(decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional()))
+    if not published:
+        return []
+    there = counted(_of_model(active).where(cap.provisional() & F.col("attribute").isin(sorted(published))))
+    return sorted(name for name, new in published.items() if new + there.get(name, 0) > cap.limit)
 
 
 def suppress_over_cap(

@@ -39,7 +39,11 @@ class Window:
     updated_until: str = ""
     product_ids: tuple[str, ...] = ()
     chunk: tuple[int, int] | None = None
-    """(i, n): the i-th of n chunks by hash of the product id."""
+    """(i, n): the i-th of n chunks of a backfill: ``first_id`` and ``before_id`` bound it."""
+    first_id: str = ""
+    """The smallest product id of the slice."""
+    before_id: str = ""
+    """The slice ends before this product id."""
     max_products: int = 0
     """Newest first; 0: all. Applied by :mod:`select` to the products that need scoring."""
 
@@ -63,10 +67,15 @@ class Window:
             products = products.where(F.col("updated_at") >= F.to_timestamp(F.lit(self.updated_from)))
         if self.updated_until:
             products = products.where(F.col("updated_at") < F.to_timestamp(F.lit(self.updated_until)))
-        if self.chunk:
-            number, of = self.chunk
-            products = products.where(F.pmod(F.xxhash64("product_id"), F.lit(of)) == number)
+        if self.first_id:
+            products = products.where(F.col("product_id") >= self.first_id)
+        if self.before_id:
+            products = products.where(F.col("product_id") < self.before_id)
         return products
+
+    def is_part(self) -> bool:
+        """Return whether the slice is less than the catalog."""
+        return bool(replace(self, max_products=0).as_dict())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ open (:class:`IncrementalScope`), and its cost follows the change. It looks at a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,9 +29,10 @@ from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest
 from catalog_enrichment.reasons import SEEN_BY_TRYING, Reason
 from catalog_enrichment.records import RunKind, make_run_id
 from catalog_enrichment.spark import category_filters
-from catalog_enrichment.spark.frames import few_ids, with_ids
+from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -98,17 +98,18 @@ def select_products(catalog: Catalog, request: RunRequest, state: LedgerState, p
     columns = [name for name in contract.columns("products") if name not in ("images", "title", "description")]
     products = request.window.select(catalog.read("products", columns=columns))
     scope = incremental_scope(catalog, request.identity(), products)
-    if scope is not None and not scope.number:
+    if scope is not None and not len(scope.ids):
         return _nothing(scope, state, request.window.select(catalog.read("products")))
-    looked_at = scope.among(products) if scope else products
-    status = pending.with_pending(catalog, looked_at, request.scope(), scope.about if scope else None)
+    ids = scope.ids if scope else few_ids(products) if request.window.is_part() else None
+    looked_at = request.window.select(catalog.read("products", columns=columns, ids=ids))
+    status = pending.with_pending(catalog, looked_at, request.scope(), ids)
     status = persist(status.withColumn("status", _status(request.rules)))
     if scope is None:  # else the last run was the last to write to the ledger: none was killed after it had
         for run_id in _unfinished(catalog, request.identity().window, state):
-            selection = _selected(catalog, request, state.before(run_id), status, None, persist)
+            selection = _selected(catalog, request, state.before(run_id), status, None, ids, persist)
             if selection.run_id == run_id:
                 return selection
-    return _selected(catalog, request, state, status, scope, persist)
+    return _selected(catalog, request, state, status, scope, ids, persist)
 
 
 def _unfinished(catalog: Catalog, window: str | None, state: LedgerState) -> list[str]:
@@ -158,13 +159,15 @@ def _selected(
     state: LedgerState,
     status: DataFrame,
     scope: IncrementalScope | None,
+    ids: pa.Array | None,
     persist: Persist,
 ) -> Selection:
-    """Return the selection by the values that are active in ``state``; ``status``: the products looked at."""
+    """Return the selection by the values that are active in ``state``; ``status``: the products looked at; ``ids``:
+    theirs, where they are few."""
     from pyspark.sql import functions as F
 
     most = request.window.max_products
-    active = state.active_of(scope.about, persist) if scope else state.active()
+    active = _active(catalog, state, ids, persist)
     active = replace(active, events=persist(active.events))
     # the last run of an incremental scope had the same dictionary
     may_be_removed = scope is None and bool(state.totals.asserted_at)
@@ -183,13 +186,12 @@ def _selected(
         rows, inputs = fingerprints.counted(ready, fingerprints.input_hash())
     if scope and scope.others:
         skipped[Reason.UNCHANGED.value] = scope.others
-    products = request.window.select(catalog.read("products"))
     run_id = request.run_id(inputs, state.totals.human_events, *([retracted_hash] if retractions else []))
     return Selection(
         run_id=_unused(catalog, request, kept, run_id),
         ready=ready,
         rows=rows,
-        source=scope.among(products) if scope else products,
+        source=request.window.select(catalog.read("products", ids=ids)),
         scope=scope,
         seen=rows + sum(skipped.values()),
         skipped=dict(sorted(skipped.items())),
@@ -200,6 +202,12 @@ def _selected(
         retracted=retracted,
         retractions=retractions,
     )
+
+
+def _active(catalog: Catalog, state: LedgerState, ids: pa.Array | None, persist: Persist) -> ActiveValues:
+    if ids is None:
+        return state.active()
+    return state.active_among(catalog.read("attribute_values", state.version, ids=ids), persist)
 
 
 def _status(rules: EnrichConfig) -> Column:
@@ -287,13 +295,13 @@ def _unused(catalog: Catalog, request: RunRequest, kept: DataFrame, run_id: str)
 class LastRun(NamedTuple):
     """The last run with the same request."""
 
+    run_id: str
     imports: list[str]
     """Ids of the imports before it."""
     left_open: bool
     """It left something to look at again although nothing has changed."""
     whole_catalog: bool
     """Its window was the whole catalog."""
-    attributes: Mapping[str, Any]
     table_versions: Mapping[str, int]
 
 
@@ -301,24 +309,13 @@ class LastRun(NamedTuple):
 class IncrementalScope:
     """The products of a window that have changed since the last run, or were left open."""
 
-    ids: DataFrame
-    """Their ``product_id``; joins send it to every task."""
-    number: int
+    ids: pa.Array
+    """Their ``product_id``."""
     others: int
     """The number of other products in the window."""
-    imports: tuple[str, ...]
-    """Ids of the imports that changed products."""
     last: LastRun
     removed: bool = False
     """Products of the catalog were removed since."""
-
-    def among(self, products: DataFrame) -> DataFrame:
-        """Return the ``products`` to look at. An import writes products to files of their own: few files are read."""
-        return self.about(products) if self.last.left_open else products.where(_imported_by(self.imports))
-
-    def about(self, rows: DataFrame) -> DataFrame:
-        """Return the ``rows`` about these products."""
-        return rows.join(self.ids, "product_id", "left_semi")
 
 
 _DECIDE_NOTHING = (*(kind.value for kind in gone_products.REMOVING), RunKind.MAINTAIN.value, RunKind.SAMPLE.value)
@@ -326,7 +323,7 @@ _DECIDE_NOTHING = (*(kind.value for kind in gone_products.REMOVING), RunKind.MAI
 
 def incremental_scope(catalog: Catalog, request: RequestIdentity, products: DataFrame) -> IncrementalScope | None:
     """Return which of ``products``, those of the window asked for, to look at; None: all of them."""
-    columns = ("run_id", "kind", "status", "counts", "attributes", "table_versions", "finished_at")
+    columns = ("run_id", "kind", "status", "counts", "table_versions", "finished_at")
     succeeded = [*filter(runs.has_succeeded, runs.rows(catalog, (*columns, *RequestIdentity._fields)))]
     last = last_run(succeeded, request, partial(gone_products.ledger_changed_by_others, catalog))
     if last is None:
@@ -342,7 +339,7 @@ def incremental_scope(catalog: Catalog, request: RequestIdentity, products: Data
         return None
     others = sum(by_import.values()) - len(ids)
     removed = gone_products.products_removed(catalog, last.table_versions["products"], succeeded)
-    return IncrementalScope(with_ids(products.sparkSession, ids), len(ids), others, since, last, removed)
+    return IncrementalScope(ids, others, last, removed)
 
 
 def last_run(
@@ -364,8 +361,8 @@ def last_run(
         return None
     imports = [row for row in rows if row["kind"] == RunKind.IMPORT.value]
     before = [row["run_id"] for row in imports if row["finished_at"] < last["finished_at"]]
-    whole, attributes = request.window == runs.as_json({}), json.loads(last.get("attributes") or "{}")
-    return LastRun(before, counts["left_open"] > 0, whole, attributes, versions)
+    whole = request.window == runs.as_json({})
+    return LastRun(last["run_id"], before, counts["left_open"] > 0, whole, versions)
 
 
 def _imported_by(imports: Iterable[str]) -> Column:
