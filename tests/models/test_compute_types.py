@@ -66,6 +66,17 @@ def test_a_machine_for_which_no_number_type_is_certified_is_refused(monkeypatch:
         choose("auto", {"bf16-cpu"})
 
 
+def test_what_workers_cannot_multiply_is_not_chosen_and_refused_where_the_config_names_it() -> None:
+    def why_not_of(compute_type: str) -> str:
+        return SLOW if compute_type == "bf16-cpu" else ""
+
+    certified = {"fp32-cpu", "bf16-cpu"}
+    assert choose("auto", certified, lambda _: "").numbers == BF16
+    assert choose("auto", certified, why_not_of).numbers == choose("fp32", certified, why_not_of).numbers == FP32
+    with pytest.raises(ConfigError, match=r"a worker cannot score in bf16: it has no bf16. Set enrich.compute_type"):
+        choose("bf16", certified, why_not_of)
+
+
 def test_a_number_type_that_is_not_certified_is_refused_with_the_way_out() -> None:
     way_out = r"certified for \['fp32'\]. Train a version .*compute_types = \['fp32', 'bf16'\]"
     with pytest.raises(ConfigError, match=way_out):

@@ -157,8 +157,8 @@ class EnrichConfig:
     max_changes: int = 1_000_000
     """Refuse (exit 3) a run that would publish or retract more values than this."""
     compute_type: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number type of the scores. auto: the fastest that the model version is certified for and the driver's processor
-    (or GPU) multiplies; the log says which and why. Name a type where the machines that start runs differ: a run in
+    """Number type of the scores. auto: the fastest that the model version is certified for and all workers' processors
+    (or GPUs) multiply; the log says which and why. Name a type where the machines of your runs differ: a run in
     another type is another run, which decides again what another certificate could change. Do not name one because it
     may write more: whoever chooses between certificates by what they allow spends `precision.delta` on each of them."""
     batch_rows: int = 512

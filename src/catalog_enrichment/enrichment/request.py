@@ -13,6 +13,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.enrichment.pending import DecisionScope
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.inference import workers
 from catalog_enrichment.precision.certificate import Certificate, CertificateStatus, Standard
 from catalog_enrichment.reasons import DIFFERENCES_KEY, PROPOSER_KEY, STOPPED_KEY
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.config.images import ImagesConfig
     from catalog_enrichment.config.schema import Config, EnrichConfig
     from catalog_enrichment.dictionary import Attribute, Dictionary
+    from catalog_enrichment.models.compute_types import WhyNot
     from catalog_enrichment.monitoring.stages import Stages
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
@@ -80,17 +82,20 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOverrides:
-    """The decisions of people and audits beside the config, as they are when a run begins."""
+    """What holds beside the config when a run begins: the decisions of people and audits, and what its workers can."""
 
     switches: Switches = field(default_factory=Switches)
     confirmed: frozenset[str] = frozenset()
     """Ids of the certificates that an audit has confirmed."""
     names: Names = field(default_factory=Names)
     """The names in force of values that were renamed."""
+    why_not_of: WhyNot | None = None
+    """The number types that a worker cannot compute in; None: the workers are not asked."""
 
     @classmethod
     def read(cls, catalog: Catalog) -> RuntimeOverrides:
-        return cls(switches.read(catalog), review_tables.confirmed(catalog), catalog.names)
+        refusals = workers.refusals_of(catalog.read("products").sparkSession)
+        return cls(switches.read(catalog), review_tables.confirmed(catalog), catalog.names, refusals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ class RunRequest:
         is certified with other scaled copies than the config's."""
         overrides = overrides or RuntimeOverrides()
         switched = overrides.switches
-        model = model.for_run(config.enrich.compute_type)
+        model = model.for_run(config.enrich.compute_type, overrides.why_not_of)
         _check_copies(config, model)
         off, labels = (
             switched.off_attributes(),

@@ -12,7 +12,7 @@ with the whole of delta, and certifying a further type costs the others nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ GIVEN = "given"
 """The compute type of scores that were not computed here."""
 
 AUTO = "auto"
-"""The config's word for the fastest certified number type that the driver's processor, or GPU, multiplies."""
+"""The config's word for the fastest certified number type that every worker's processor, or GPU, multiplies."""
 
 FASTEST_FIRST = (BF16, FP32)
 
@@ -35,6 +35,10 @@ whose vote is nearly a tie may get another outcome of the vote."""
 
 ROWS = {"cpu": 32, "cuda": 256}
 """Products per forward pass, by kind of device. On a CPU the activations of more pictures leave its caches."""
+
+
+WhyNot = Callable[[str], str]
+"""Compute type -> why the machines of a run cannot compute in its number type; "" if they can, or nothing is known."""
 
 
 class Choice(NamedTuple):
@@ -105,20 +109,25 @@ def to_certify(wanted: Sequence[str], device: str) -> list[str]:
 def require(numbers: str, device: str) -> None:
     """Raise ConfigError if this machine should not compute in ``numbers``: a worker unlike the driver."""
     if problem := why_not(numbers, device):
-        raise ConfigError(
-            f"this worker cannot score in {numbers}: {problem}. Set enrich.compute_type = 'fp32', or run on machines "
-            "that are alike"
-        )
+        raise _cannot_score("this worker", numbers, problem)
 
 
-def choose(wanted: str, certified: Collection[str]) -> Choice:
+def _cannot_score(who: str, numbers: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{who} cannot score in {numbers}: {problem}. Set enrich.compute_type = 'fp32', or run on machines that are "
+        "alike"
+    )
+
+
+def choose(wanted: str, certified: Collection[str], why_not_of: WhyNot | None = None) -> Choice:
     """Return the number type of a run.
 
     ``wanted`` is `enrich.compute_type`, ``certified`` are the compute types that the version has certificates for,
     abstaining ones too. The automatic choice is the fastest of them that the hardware multiplies: a choice by what the
-    certificates allow would be a second look at their labels. Workers look at their own processor (:func:`require`);
-    the driver can judge only the compute types of its own kind of device. Raises ConfigError if ``wanted`` is not
-    certified, or no compute type is for this machine.
+    certificates allow would be a second look at their labels. ``why_not_of``: what the workers have said
+    (:mod:`~catalog_enrichment.inference.workers`); None where they were not asked: then the driver judges by itself,
+    only the compute types of its own kind of device. A worker that joins later looks itself (:func:`require`). Raises
+    ConfigError if ``wanted`` is not certified or a worker cannot compute in it, or no compute type is for the machines.
     """
     if not certified:
         return Choice(FP32, "scores are computed in fp32: the model version has no certificate")
@@ -132,8 +141,11 @@ def choose(wanted: str, certified: Collection[str]) -> Choice:
                 f"a version with training.compute_types = {[FP32, wanted] if wanted != FP32 else [FP32]} on a machine "
                 "that multiplies it, or choose another number type"
             )
+        if why_not_of and (problem := why_not_of(by_numbers[wanted])):
+            raise _cannot_score("a worker", wanted, problem)
         return Choice(wanted, f"scores are computed in {wanted}, as enrich.compute_type says")
-    refused = {numbers: problem for numbers, name in by_numbers.items() if (problem := _why_not_here(name))}
+    asked = why_not_of or _why_not_here
+    refused = {numbers: problem for numbers, name in by_numbers.items() if (problem := asked(name))}
     if not set(by_numbers) - set(refused):
         raise ConfigError(f"no compute type of the model version is for this machine: {_listed(refused)}")
     refused |= dict.fromkeys(set(FASTEST_FIRST) - set(by_numbers), "the model version is not certified for it")

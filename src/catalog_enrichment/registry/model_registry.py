@@ -86,14 +86,16 @@ class ResolvedModel:
     def preprocessing_hash(self) -> str:
         return self.proposer.preprocessing_hash
 
-    def for_run(self, wanted: str) -> ResolvedModel:
-        """Return the model in the number type of a run. ``wanted``: `enrich.compute_type`.
+    def for_run(self, wanted: str, why_not_of: compute_types.WhyNot | None = None) -> ResolvedModel:
+        """Return the model in the number type of a run. ``wanted``: `enrich.compute_type`; ``why_not_of``: what the
+        workers have said.
 
-        Raises ConfigError if the version is not certified for ``wanted``, or this machine cannot compute in it.
+        Raises ConfigError if the version is not certified for ``wanted``, or the machines cannot compute in it.
         """
         if self.why_numbers:
             return self
-        chosen = compute_types.choose(wanted, {certificate.compute_type for certificate in self.certificates})
+        certified = {certificate.compute_type for certificate in self.certificates}
+        chosen = compute_types.choose(wanted, certified, why_not_of)
         return replace(self.in_numbers(chosen.numbers), why_numbers=chosen.why)
 
     def in_numbers(self, numbers: str) -> ResolvedModel:
