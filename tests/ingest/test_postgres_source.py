@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from catalog_enrichment.errors import DataContractError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
 from ..postgres_server import PostgresServer
 from .shop import Shop
@@ -103,6 +103,47 @@ def test_rows_that_were_imported_before_change_nothing(shop: PostgresShop) -> No
     shop.sql("UPDATE products SET title = 'Another' WHERE id IN (9, 90)")
     done = shop.imported(postgres={"query": "SELECT * FROM products WHERE id < 50 -- %", "table": ""})
     assert (done["changed"], done["products"]) == (1, 49)
+
+
+def test_only_rows_with_a_new_time_are_read_with_a_watermark_also_those_of_a_late_commit(shop: PostgresShop) -> None:
+    marked = {"watermark": "changed", "watermark_overlap": 60.0}
+    shop.sql("UPDATE products SET changed = NULL WHERE id = 3", "UPDATE products SET changed = 'infinity' WHERE id = 4")
+    first = shop.imported(**marked)
+    assert (first["read"], first["read_because"], first["products"]) == ("all", "no import before", 500)
+    again = shop.imported(**marked)
+    assert (again["status"], again["read"], again["run_id"]) == ("nothing_to_do", "changes", None)
+    # all other rows have the newest time
+    assert again["products"] == 500
+    shop.sql(
+        "UPDATE products SET changed = now() - interval '10 days' WHERE id BETWEEN 5 AND 399",
+        "DELETE FROM products WHERE id = 8",
+    )
+    shop.sql("UPDATE products SET title = 'New', changed = now() - interval '30 minutes' WHERE id = 9")
+    assert shop.imported(**marked)["changed"] == 395 - 1
+    late = "UPDATE products SET title = 'Late', changed = now() - interval '{} seconds' WHERE id = {}"
+    shop.sql(late.format(30 * 60 + 30, 10), late.format(30 * 60 + 90, 11))
+    done = shop.imported(**marked)
+    # 9 again, the one that is late, the one without a time, and the one in the future, which is in quarantine
+    assert (done["read"], done["changed"], done["products"]) == ("changes", 1, 4)
+    assert done["read_because"].startswith("rows whose changed is at most 60 s older than ")
+    assert done["read_because"].endswith(", and rows without one")
+    products = shop.products()
+    assert [products[name]["title"][:5] for name in ("9", "10", "11")] == ["New", "Late", "Shirt"]
+    assert "8" in products
+    shop.sql("UPDATE products SET changed = changed - interval '1 year'")
+    older = shop.imported(**marked)
+    assert (older["read"], older["read_because"]) == ("all", "the newest changed is older than at the last import")
+    assert shop.products()["11"]["title"] == "Late"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [("modified", "'modified' is no column"), ("hidden", "is of the type boolean; a timestamp")],
+)
+def test_a_watermark_that_is_no_column_of_times_is_refused(shop: PostgresShop, column: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        shop.imported(watermark=column)
 
 
 @pytest.mark.slow

@@ -184,6 +184,12 @@ class SourceConfig:
     read_changes: bool = False
     """For `delta`: an import reads only what changed since the version that the last import read, from the change data
     feed where the table keeps it, else from the files that are new."""
+    watermark: str = ""
+    """For `postgres`: a column of times that every change of a row sets to the present, as `updated_at`. An import
+    reads rows whose time is not before the newest of the last import, and rows without a time. It needs an index."""
+    watermark_overlap: float = 3600.0
+    """With `watermark`: seconds that are read again, because a transaction commits later than the time that it sets.
+    Longer than any transaction that writes products."""
     full_every_days: float = 7.0
     """Where an import reads only what changed: after so many days the next import reads and compares all rows."""
     complete: bool = False
@@ -241,14 +247,16 @@ class SourceConfig:
         """Raise ValueError for keys about changes that the format cannot follow."""
         if self.read_changes and self.format != "delta":
             raise ValueError(f"source.read_changes is for the format delta, not for {self.format}")
+        if self.watermark and self.format != "postgres":
+            raise ValueError(f"source.watermark is for the format postgres, not for {self.format}")
         if self.reads_changes and self.labels:
             raise ValueError("source.labels cannot be used where an import reads only what changed: join them before")
-        check_ranges("source", self, full_every_days=(0, 3650))
+        check_ranges("source", self, full_every_days=(0, 3650), watermark_overlap=(0, 2_592_000))
 
     @property
     def reads_changes(self) -> bool:
         """Return whether an import may read only what changed since the last one."""
-        return self.read_changes
+        return self.read_changes or bool(self.watermark)
 
     def _check_remote(self) -> None:
         sections = {"postgres": ("postgres", self.postgres), "http_api": ("api", self.api)}

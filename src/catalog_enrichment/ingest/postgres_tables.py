@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from catalog_enrichment.config.remote_sources import PostgresConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
+from catalog_enrichment.ingest.postgres_watermark import Watermark, watermark_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -67,15 +68,16 @@ class TableReading:
     snapshot: str | None
     """The snapshot that the driver has exported; None for a single range, whose transaction has its own."""
     config: PostgresConfig
+    changed: str = "true"
+    """The SQL condition of the rows that are read."""
 
     def select(self, names: Sequence[str], number: int) -> str:
         """Return the statement that reads ``names`` of range ``number``: everything but bytea as text."""
         from psycopg import sql
 
         columns = sql.SQL(", ").join(_as_text(name, self.columns[name]) for name in names)
-        statement = sql.SQL("SELECT {} FROM {} WHERE {}")
-        parts = (columns, sql.SQL(_literal(self.source)), sql.SQL(_literal(self.ranges[number])))
-        return statement.format(*parts).as_string(None)
+        parts = (sql.SQL(_literal(text)) for text in (self.source, self.ranges[number], self.changed))
+        return sql.SQL("SELECT {} FROM {} WHERE ({}) AND ({})").format(columns, *parts).as_string(None)
 
 
 def _literal(text: str) -> Any:
@@ -95,13 +97,15 @@ def _as_text(name: str, kind: str) -> sql.Composable:
 class TableSnapshot:
     """The driver's transaction, which holds the snapshot and the locks until :meth:`close`."""
 
-    def __init__(self, uri: str, config: PostgresConfig) -> None:
-        """Connect, and find columns and ranges.
+    def __init__(self, uri: str, config: PostgresConfig, watermark: str = "") -> None:
+        """Connect, and find columns and ranges, and the newest time in the column ``watermark``.
 
-        Raises ConfigError for a table, key or query that cannot be read, and for a server that refuses access, and
-        TemporaryFailure for a server that does not answer.
+        Raises ConfigError for a table, key, watermark or query that cannot be read, and for a server that refuses
+        access, and TemporaryFailure for a server that does not answer.
         """
-        self._config = config
+        self._config, self._column = config, watermark
+        self.watermark: Watermark | None = None
+        """None without a column."""
         self.shown = _shown(uri, config)
         self._connection = connect(_conninfo(uri, config), self.shown, config, repeatable=False)
         try:
@@ -125,6 +129,8 @@ class TableSnapshot:
         columns = _columns(connection, source)  # locks everything that is read, before the snapshot is taken
         if config.key and config.key not in columns:
             raise ConfigError(f"source.postgres.key: {config.key!r} is no column. Available: {sorted(columns)}")
+        if self._column:  # before the snapshot, which has so all rows up to it
+            self.watermark = watermark_of(connection, source, columns, self._column)
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
         ranges = _ranges(connection, config, source, oid if kind in _WITH_PAGES else None)
         reading = TableReading(

@@ -80,7 +80,7 @@ def _source(spark: SparkSession, config: Config, say: Say) -> ProductSource:
     if given.postgres is not None:
         from catalog_enrichment.ingest.postgres_source import postgres_source
 
-        source = postgres_source(spark, given.path, given.postgres, say)
+        source = postgres_source(spark, given.path, given.postgres, say, given.watermark, given.watermark_overlap)
     elif given.api is not None:
         from catalog_enrichment.ingest.api_source import api_source
 
