@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -150,6 +151,37 @@ def test_absent_products_count_only_where_all_rows_are_read(shop: DeltaShop) -> 
     assert (set(shop.products()), done["read"], done["unchanged"]) == ({"a", "b", "c"}, "changes", 1)
     full = shop.imported(**complete, full=True)
     assert (set(shop.products()), full["read"], full["gone"]) == ({"b", "c"}, "all", 1)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_only_new_and_changed_files_of_a_folder_are_read(spark: Any, tmp_path: Path, kind: str) -> None:
+    shop = Shop(spark, tmp_path, {"format": kind, "path": "feed", "append_only": True})
+    (tmp_path / "feed").mkdir()
+
+    def write(name: str, *ids: str, title: str = "shirt") -> None:
+        file = tmp_path / "feed" / f"{name}.{kind}"
+        rows = [{"product_id": each, "title": title} for each in ids]
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        elif kind == "jsonl":
+            file.write_text("\n".join(map(json.dumps, rows)))
+        else:
+            file.write_text("\n".join(["product_id,title", *(f"{each},{title}" for each in ids)]))
+
+    write("one", "a", "b")
+    write("two", "c", "d")
+    first = shop.imported()
+    assert (first["read"], first["new"]) == ("all", 4)
+    assert shop.imported()["run_id"] is None
+    write("one", "a", "b", title="a longer title")  # replaced under the same name
+    write("three", "e")
+    done = shop.imported()
+    assert counts(done) == {"status": "succeeded", "read": "changes", "products": 3, "new": 1, "changed": 2}
+    assert done["read_because"] == "2 new or changed of 3 files"
+    assert {name: row["title"] for name, row in shop.products().items()} == {
+        **dict.fromkeys("ab", "a longer title"),
+        **dict.fromkeys("cde", "shirt"),
+    }
 
 
 def test_when_all_rows_are_due() -> None:

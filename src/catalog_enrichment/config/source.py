@@ -190,6 +190,9 @@ class SourceConfig:
     watermark_overlap: float = 3600.0
     """With `watermark`: seconds that are read again, because a transaction commits later than the time that it sets.
     Longer than any transaction that writes products."""
+    append_only: bool = False
+    """For folders of files: an import reads only the files that are new, or have another size or time, since the last
+    import. A row of a product that is in an older file too replaces it."""
     full_every_days: float = 7.0
     """Where an import reads only what changed: after so many days the next import reads and compares all rows."""
     complete: bool = False
@@ -249,6 +252,8 @@ class SourceConfig:
             raise ValueError(f"source.read_changes is for the format delta, not for {self.format}")
         if self.watermark and self.format != "postgres":
             raise ValueError(f"source.watermark is for the format postgres, not for {self.format}")
+        if self.append_only and self.format in ("delta", *REMOTE_FORMATS):
+            raise ValueError(f"source.append_only is for folders of files, not for {self.format}")
         if self.reads_changes and self.labels:
             raise ValueError("source.labels cannot be used where an import reads only what changed: join them before")
         check_ranges("source", self, full_every_days=(0, 3650), watermark_overlap=(0, 2_592_000))
@@ -256,7 +261,7 @@ class SourceConfig:
     @property
     def reads_changes(self) -> bool:
         """Return whether an import may read only what changed since the last one."""
-        return self.read_changes or bool(self.watermark)
+        return self.read_changes or bool(self.watermark) or self.append_only
 
     def _check_remote(self) -> None:
         sections = {"postgres": ("postgres", self.postgres), "http_api": ("api", self.api)}

@@ -23,7 +23,6 @@ from catalog_enrichment.ingest.source_frame import (
     SOURCE_URI,
     Location,
     SourceFrame,
-    spark_path,
     with_origin,
 )
 
@@ -85,7 +84,7 @@ def _documents(spark: SparkSession, file_format: str, location: Location) -> Dat
     reader = spark.read
     if file_format == "json_files" and not location.is_file:
         reader = reader.option("pathGlobFilter", "*.json")  # the folder may hold pictures too
-    text = reader.text(spark_path(location.path), wholetext=file_format == "json_files")
+    text = reader.text(location.read_paths, wholetext=file_format == "json_files")
     path, number = F.col("_metadata.file_path").alias("path"), F.lit(None).cast("bigint").alias("row_number")
     lines = text.select(F.col("value").alias("text"), path, number)
     document = F.btrim("text", F.lit(_AROUND))
@@ -173,6 +172,7 @@ def _with_empty_files(spark: SparkSession, frame: DataFrame, location: Location)
     Folders given by a URI are not searched: that needs a client of the store.
     """
     files = [] if "://" in location.path or location.is_file else sorted(Path(location.path).glob("*.json"))
+    files = [file for file in files if not location.files or str(file) in location.files]
     empty = [file for file in files if not file.name.startswith((".", "_")) and not file.stat().st_size]
     if not empty:
         return frame

@@ -59,6 +59,13 @@ class Location:
     """Absolute path or URI, for messages."""
     folder: str
     """Where relative paths of pictures start: ``path`` if it is a folder, else the folder that it is in."""
+    files: tuple[str, ...] = ()
+    """The files of the folder that are read; none for all."""
+
+    @property
+    def read_paths(self) -> list[str]:
+        """Return what Spark's readers are to read."""
+        return [spark_path(path) for path in self.files or (self.path,)]
 
     @property
     def is_file(self) -> bool:

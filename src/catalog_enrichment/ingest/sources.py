@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,10 @@ from catalog_enrichment.ingest.labelled_source import LabelledSource
 from catalog_enrichment.ingest.shop_rows import ROW_BY_ROW, RowPlan
 from catalog_enrichment.ingest.source_frame import (
     CORRUPT,
+    AllNeeded,
+    ChangedRows,
     Location,
+    Position,
     ProductSource,
     SourceFrame,
     named_columns,
@@ -39,6 +42,9 @@ from catalog_enrichment.records import stable_hash
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+MOST_FILES = 10_000
+"""Files of a folder that an import remembers, in its row of `runs`."""
 
 
 @contextmanager
@@ -182,6 +188,29 @@ class FileSource:
                 return TextFiles(self.spark, self.format, self.location, self.layout, self.plan).open(names)
             return open_json(self.spark, self.format, self.location, names)
 
+    def position(self) -> Position:
+        """Return a short hash of the path, size and time of every file."""
+        listing = self._listing()
+        return {"files": sorted(map(_file_hash, listing)) if len(listing) <= MOST_FILES else []}
+
+    def since(self, position: Position, names: Sequence[str]) -> ChangedRows:  # noqa: ARG002  the protocol's signature
+        """Return the rows of the files that are new since ``position``, or have another size or time.
+
+        Raises AllNeeded for a single file, where all files are new, and where files are too many to be remembered.
+        """
+        known, listing = set(position["files"]), self._listing()
+        new = [file for file in listing if _file_hash(file) not in known]
+        if self.location.is_file:
+            raise AllNeeded("the source is one file")
+        if len(listing) > MOST_FILES:
+            raise AllNeeded(f"the folder has more than {MOST_FILES:,} files")
+        if len(new) == len(listing):
+            raise AllNeeded("all files are new")
+        paths = tuple(path for path, _, _ in new)
+        part = replace(self, location=replace(self.location, files=paths))
+        how = f"{len(new):,} new or changed of {len(listing):,} files"
+        return ChangedRows(self.location, how, part.open if new else self.open, is_empty=not new)
+
     def close(self) -> None:
         """Do nothing: files need not be closed."""
 
@@ -203,6 +232,10 @@ class FileSource:
         return sorted(tuple(file) for file in listing)
 
 
+def _file_hash(file: tuple[str, int, float]) -> str:
+    return stable_hash(*file)[:12]
+
+
 def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str]) -> SourceFrame:
     """Open local files also where other columns have types that Spark does not know.
 
@@ -217,22 +250,24 @@ def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str])
 
     # times in nanoseconds are numbers for Spark then, instead of an error
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    path, file = spark_path(location.path), Path(location.path)
+    paths, file = location.read_paths, Path(location.path)
+    reader = spark.read.option("basePath", location.folder) if location.files else spark.read
     if "://" in location.path:
-        rows = spark.read.parquet(path)
+        rows = reader.parquet(*paths)
         return parquet_frame(rows, names, rows.columns)
     files = [file] if location.is_file else sorted(file.rglob("[!._]*.parquet"))
+    files = [file for file in files if not location.files or str(file) in location.files]
     types = _parquet_types(files, names)
     nanoseconds = {name for name, kind in types.items() if pa.types.is_timestamp(kind) and kind.unit == "ns"}
     try:
-        rows = spark.read.parquet(path)
+        rows = reader.parquet(*paths)
         available = rows.columns
     except PySparkException:
         if not files or not pq.read_metadata(files[0]).num_columns:
             raise
         kinds = {name: pa.int64() if name in nanoseconds else kind for name, kind in types.items()}
         schema = StructType([StructField(name, from_arrow_type(kind)) for name, kind in kinds.items()])
-        rows, available = spark.read.schema(schema).parquet(path), pq.read_schema(files[0]).names
+        rows, available = reader.schema(schema).parquet(*paths), pq.read_schema(files[0]).names
     opened = parquet_frame(rows, names, available)
     times = {name: F.timestamp_micros(F.floor(quoted(name) / 1000)) for name in nanoseconds & set(opened.types)}
     frame = opened.frame.withColumns(times) if times else opened.frame

@@ -75,7 +75,7 @@ class TextFiles:
         return SourceFrame(frame, dict.fromkeys(shown, StringType()), lambda: available)
 
     def _lines(self) -> DataFrame:
-        return self.spark.read.text(spark_path(self.location.path), lineSep="\n")
+        return self.spark.read.text(self.location.read_paths, lineSep="\n")
 
     def _whole(self) -> DataFrame:
         """Return the path and the bytes of each file."""
@@ -84,7 +84,7 @@ class TextFiles:
         reader = self.spark.read.format("binaryFile")
         if not self.location.is_file:
             reader = reader.option("pathGlobFilter", f"*{SUFFIXES[self.format]}").option("recursiveFileLookup", True)
-        files = reader.load(spark_path(self.location.path))
+        files = reader.load(self.location.read_paths)
         return files.select(F.col("_metadata.file_path").alias(_PATH), F.col("content").alias(_TEXT))
 
     def _names(self, content: DataFrame) -> list[str]:
