@@ -66,7 +66,7 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
     file = root / "config.toml"
     file.write_text(_CONFIG.format(workers=workers))
     config = load_config(file)
-    folder = _save_model(root / "model", products, spec)
+    folder = saved_model(root / "model", products, spec)
     hashes = {
         "weights_hash": artifact.weights_hash(folder),
         "preprocessing_hash": artifact.preprocessing_hash(folder),
@@ -87,7 +87,8 @@ def register_version(root: Path, products: Sequence[Product], workers: int, spec
     )  # fmt: skip
 
 
-def _save_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> Path:
+def saved_model(folder: Path, products: Sequence[Product], spec: ModelSpec) -> Path:
+    """Make the model for ``products`` and save it in ``folder``, which it returns."""
     import torch
 
     from catalog_enrichment.inputs.text import TextTokenizer, clean_text

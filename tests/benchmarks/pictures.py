@@ -1,13 +1,13 @@
-"""Opens large pictures behind a web server: a plain loop, and ours for the first and for the second time.
+"""Scores products whose large pictures are behind a web server: a plain loop, and ours for the first and second time.
 
-    python tests/benchmarks/pictures.py --products 1600 [--data FILE.parquet] [--latency 0.05]
+    python tests/benchmarks/pictures.py --products 20000 [--data FILE.parquet] [--latency 0.05]     (30 minutes)
 
 The pictures have shorter sides of 1,000 to 1,600 px and are served on the loopback address by a process of its own,
-each answer after ``--latency`` seconds. A row is the time from URIs to squares of 224 px, without a model's forward
-pass:
+each answer after ``--latency`` seconds. ``--different`` of them are made; every product has a URI of its own. A row is
+the time from URIs to scores, with the model version of inference_version.py (random weights) on one thread per process:
 
-    plain_full     urllib, Image.open().convert().resize(), a thread pool, as a user would write it
-    first          ours; no copy is there yet
+    plain_full     urllib, Image.open().convert().resize(), a thread pool, eager fp32, as a user would write it
+    first          ours in the fastest number type of the machine; no copy is there yet
     second         ours, in new processes, as for a new model version: the copies are there
     without_copies ours, images.keep_scaled = false
 
@@ -17,13 +17,12 @@ Every row has as many processes (``--workers``) and fetching threads. It prints 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -32,21 +31,24 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
+from inference_full import FullModel
+from inference_version import SPEC, saved_model
 from inference_worlds import enlarged, read_products
-from PIL import Image
 
 from catalog_enrichment.config.images import FetchConfig, StoredImagesConfig
-from catalog_enrichment.inputs.images import first_usable_of_each
-from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
+from catalog_enrichment.models import compute_types
+from catalog_enrichment.models.predictor import Predictor
 
-SIDE, BATCH = 224, 64
-Work = Callable[[Sequence[str]], int]
-"""URIs of pictures -> the pictures that were opened."""
+BATCH = 64
+WORDS = tuple(f"word{number}" for number in range(500))
+Work = Callable[..., int]
+"""URIs of pictures, the model's folder as ``artifact`` -> the products that were scored."""
 
 
-def serve(folder: Path, latency: float, channel: Connection) -> None:
-    """Serve files of ``folder``; a message of ``channel`` is answered with requests and bytes since the last."""
+def serve(folder: Path, different: int, latency: float, channel: Connection) -> None:
+    """Serve the ``different`` files of ``folder`` in turn; a message of ``channel`` is answered with the requests and
+    bytes since the last."""
     lock, counts = threading.Lock(), [0, 0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +56,7 @@ def serve(folder: Path, latency: float, channel: Connection) -> None:
 
         def do_GET(self) -> None:
             time.sleep(latency)
-            data = (folder / Path(self.path).name).read_bytes()
+            data = (folder / f"{int(Path(self.path).stem) % different}.jpg").read_bytes()
             with lock:
                 counts[0] += 1
                 counts[1] += len(data)
@@ -78,40 +80,69 @@ def serve(folder: Path, latency: float, channel: Connection) -> None:
             counts[:] = [0, 0]
 
 
-def plain_full(threads: int, uris: Sequence[str]) -> int:
-    def opened(uri: str) -> np.ndarray:
+def plain_full(uris: Sequence[str], artifact: Path, threads: int) -> int:
+    """Score one batch after the other, each when its pictures are fetched; the next batch is fetched meanwhile."""
+    model = FullModel(artifact)
+
+    def fetched(uri: str) -> bytes:
         with urllib.request.urlopen(uri) as answer:
-            data = answer.read()
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE)))
+            return answer.read()
 
+    scored = 0
     with ThreadPoolExecutor(threads) as pool:
-        return sum(1 for _ in pool.map(opened, uris))
+        batches = [uris[start : start + BATCH] for start in range(0, len(uris), BATCH)]
+        waiting = [[pool.submit(fetched, uri) for uri in batch] for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            waiting += [[pool.submit(fetched, uri) for uri in ahead] for ahead in batches[number + 1 : number + 2]]
+            pictures = [one.result() for one in waiting.pop(0)]
+            titles, descriptions = zip(*map(texts_of, batch), strict=True)
+            scored += len(next(iter(model.predict(titles, descriptions, pictures).values())))
+    return scored
 
 
-def ours(limits: StoredImagesConfig, uris: Sequence[str]) -> int:
-    usable = 0
-    for start in range(0, len(uris), BATCH):
-        images = [[{"bytes": None, "uri": uri, "version": uri}] for uri in uris[start : start + BATCH]]
-        usable += sum(found.pixels is not None for found in first_usable_of_each(images, Square(SIDE), limits))
-    return usable
+def ours(uris: Sequence[str], artifact: Path, limits: StoredImagesConfig) -> int:
+    predictor = Predictor.load(artifact, "cpu", compute_types.fastest("cpu"))
+
+    def batches() -> Iterator[UndecodedBatch]:
+        for start in range(0, len(uris), BATCH):
+            part = uris[start : start + BATCH]
+            titles, descriptions = zip(*map(texts_of, part), strict=True)
+            yield UndecodedBatch(titles, descriptions, [[{"bytes": None, "uri": uri, "version": uri}] for uri in part])
+
+    scored = [row for rows in score_batches(predictor, batches(), limits) for row in rows]
+    return sum(row.error is None and row.image_reason is None for row in scored)
 
 
-def timed(work: Work, uris: Sequence[str], workers: int) -> float:
+def texts_of(uri: str) -> tuple[str, str]:
+    """Return a product's title and description, of usual lengths, by the number in its picture's URI."""
+    number = int(Path(uri).stem)
+    words = [WORDS[(number * 7 + step * 3) % len(WORDS)] for step in range(24)]
+    return " ".join(words[:6]), " ".join(words[6:])
+
+
+def timed(work: Work, uris: Sequence[str], artifact: Path, workers: int) -> float:
     """Return the seconds of ``work`` in fresh processes, a share of the pictures for each."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(work, [[]] * workers))  # the imports are not timed
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+        list(pool.map(partial(work, artifact=artifact), [uris[:1]] * workers))  # imports and the model's start
         start = time.monotonic()
-        opened = sum(pool.map(work, [uris[first::workers] for first in range(workers)]))
+        scored = sum(pool.map(partial(work, artifact=artifact), [uris[first::workers] for first in range(workers)]))
         seconds = time.monotonic() - start
-    if opened != len(uris):
-        raise SystemExit(f"{len(uris) - opened} of {len(uris)} pictures were not opened")
+    if scored != len(uris):
+        raise SystemExit(f"{len(uris) - scored} of {len(uris)} products were not scored with their picture")
     return seconds
+
+
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="parquet of products; without: made products")
-    parser.add_argument("--products", type=int, default=1600)
+    parser.add_argument("--products", type=int, default=20000)
+    parser.add_argument("--different", type=int, default=2000, help="pictures that are made")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds before each answer")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=FetchConfig().threads, help="images.fetch.threads, per process")
@@ -119,26 +150,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "served"
         folder.mkdir()
-        names = []
-        for number, product in enumerate(read_products(args.data, args.products)):
-            names.append(f"{number}.jpg")
-            (folder / names[-1]).write_bytes(enlarged(product.image, number))
+        different = min(args.different, args.products)
+        products = read_products(args.data, different)
+        artifact = saved_model(Path(scratch) / "model", products, SPEC)
+        with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+            for number, data in enumerate(pool.map(enlarged, [p.image for p in products], range(different))):
+                (folder / f"{number}.jpg").write_bytes(data)
         here, there = get_context("spawn").Pipe()
-        server = get_context("spawn").Process(target=serve, args=(folder, args.latency, there), daemon=True)
+        given = (folder, different, args.latency, there)
+        server = get_context("spawn").Process(target=serve, args=given, daemon=True)
         server.start()
-        uris = [f"http://127.0.0.1:{here.recv()}/{names[0]}"]
-        uris = [uris[0].rpartition("/")[0] + f"/{name}" for name in names]
+        port = here.recv()
+        uris = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(args.products)]
         fetch = FetchConfig(private_hosts=("127.0.0.1",), threads=args.threads)
         limits = StoredImagesConfig(store=str(Path(scratch) / "store"), fetch=fetch)
         contenders: dict[str, Work] = {
-            "plain_full": partial(plain_full, args.threads),
-            "first": partial(ours, limits),
-            "second": partial(ours, limits),
-            "without_copies": partial(ours, replace(limits, keep_scaled=False)),
+            "plain_full": partial(plain_full, threads=args.threads),
+            "first": partial(ours, limits=limits),
+            "second": partial(ours, limits=limits),
+            "without_copies": partial(ours, limits=replace(limits, keep_scaled=False)),
         }
         rows: dict[str, dict[str, float]] = {}
         for name, work in contenders.items():
-            seconds = timed(work, uris, args.workers)
+            seconds = timed(work, uris, artifact, args.workers)
             here.send("counts")
             requests, received = here.recv()
             rows[name] = {"products_per_s": len(uris) / seconds, "requests": requests, "mb_read": received / 1e6}

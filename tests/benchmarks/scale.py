@@ -19,17 +19,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import scale_world as world
 from benchmark import PeakMemory, arguments, markdown, print_json
 
-from catalog_enrichment.context import open_context
+from catalog_enrichment.catalog.delta_tables import files_of
+from catalog_enrichment.context import Context, open_context
 from catalog_enrichment.enrichment import pipeline
+from catalog_enrichment.enrichment.backfill import backfill
 from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.ingest.job import import_products
 from catalog_enrichment.operations.rollback import rollback_run
+from catalog_enrichment.operations.set_value import Correction, set_value
+from catalog_enrichment.records import Source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sample_certificate import certificate
@@ -89,12 +94,42 @@ def measure(products: int, shops: int, events: int, root: Path) -> dict[str, Any
         step("enrich_unchanged", enrich)
         change_and_run(1, "")
         step("enrich_after_rollback", enrich)  # looks at all products
+        say_a_value(context, step)
+        if products > 20 * world.UPDATED_TOGETHER:
+            other = replace(model, version="2")
+            step("backfill_1_chunk", lambda: backfill(context, other, world.updated_on(0, 1)))
+            step("backfill_20_chunks", lambda: backfill(context, other, world.updated_on(1, 20)))
         if events:
             step("grow_ledger", lambda: world.grow_ledger(context.catalog, events, products))
             step("current_values_all", lambda: context.catalog.refresh_current_values("all"))
             step("enrich_all_looked_at", enrich)
             change_and_run(2, "_long_ledger")
     return step.costs
+
+
+def say_a_value(context: Context, step: Steps) -> None:
+    """Measure a person's statement about one product, and add to its cost how many files of current values it wrote
+    again, and how many rows these have."""
+    catalog = context.catalog
+    product = next(
+        row["product_id"]
+        for batch in catalog.scan("current_values", ("product_id", "attribute", "source"))
+        for row in batch.to_pylist()
+        if (row["attribute"], row["source"]) == ("color", Source.MODEL.value)
+    )
+    before = {file.name for file in files_of(catalog.tables.open("current_values"))}
+    correction = Correction(product_id=product, attribute="color", values=("Red",), by="benchmark")
+    step("set_value", lambda: set_value(context, correction))
+    after = files_of(catalog.tables.open("current_values"))
+    new = [file for file in after if file.name not in before]
+    kept = before.intersection(file.name for file in after)
+    step.costs["set_value"] |= {
+        "files": len(after),
+        "files_written": len(new),
+        "files_replaced": len(before) - len(kept),
+        "rows_written": sum(file.rows or 0 for file in new),
+    }
+    print(f"set_value: {json.dumps(step.costs['set_value'])}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.enrichment.request import Window
 from catalog_enrichment.inference import udf
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.certificate import Certificate
@@ -52,6 +53,8 @@ THRESHOLD = 0.6
 """Threshold of the certificates; the scores are uniform, so two fifths of what is pending is written."""
 
 ROWS_PER_FILE = 100_000
+UPDATED_TOGETHER = 10_000
+"""Products with the same `updated_at`, a day after the products before them: what a chunk of a backfill has."""
 SHOPS = 97
 """Shops of a catalog, unless `--shops` says otherwise."""
 SOURCE = "feed"
@@ -121,12 +124,18 @@ def _rows(first: int, count: int, shops: int, changed: float, edition: int) -> p
         "shop": [f"shop-{number % shops}" for number in ids],
         "category": [CATEGORIES[number % len(CATEGORIES)] for number in ids],
         "picture": [f"https://pictures.example/{number}.jpg" for number in ids],
-        "updated_at": pa.array(np.full(count, np.datetime64("2026-01-01", "us"))),
+        "updated_at": pa.array(np.datetime64("2026-01-01", "us") + ids // UPDATED_TOGETHER * np.timedelta64(1, "D")),
     }
     for name, values in ATTRIBUTES.items():
         chosen, given = draw.integers(0, len(values), count), draw.random(count) < GIVEN[name]
         columns[name] = [values[i] if there else None for i, there in zip(chosen, given, strict=True)]
     return pa.table(columns)
+
+
+def updated_on(first: int, days: int) -> Window:
+    """The products that were updated on ``days`` days, from the day ``first`` on: UPDATED_TOGETHER per day."""
+    start = datetime(2026, 1, 1) + timedelta(days=first)
+    return Window(updated_from=start.isoformat(), updated_until=(start + timedelta(days=days)).isoformat())
 
 
 def model(certificates: tuple[Certificate, ...]) -> ResolvedModel:

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from catalog_enrichment.catalog import runs
-from catalog_enrichment.enrichment import backfill, summary
+from catalog_enrichment.catalog.delta_tables import files_of
+from catalog_enrichment.enrichment import backfill, select, summary
+from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import explain, rollback
 from catalog_enrichment.precision.claim import PATHS
 from catalog_enrichment.records import Modality
 from catalog_enrichment.report import run_report
+from catalog_enrichment.spark.frames import persisted_frames
 
-from ..sample_catalog import KilledError, SampleCatalog, build, change, table, values
+from ..sample_catalog import KilledError, SampleCatalog, build, change, enrich, table, values
 
 
 @pytest.mark.slow
@@ -180,6 +183,27 @@ def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     assert "warning: 1 of the 4 product ids are not in the catalog" in said
     assert {row["product_id"] for row in table(sample, "predictions")} == {"p001", "p002", "p003"}
     assert done["products"] == 3
+
+
+def test_a_chunk_opens_only_the_predictions_of_its_products(sample: SampleCatalog) -> None:
+    for half in (Window(before_id="p020"), Window(first_id="p020")):
+        enrich(sample, half)
+    change(sample, 3, title="A red cotton shirt")
+    catalog = sample.context().catalog
+    of_others = [file.name for file in files_of(catalog.tables.open("predictions")) if file.ids[0] >= "p020"]
+    for name in of_others:
+        file = catalog.storage.below("predictions").folder / name
+        file.write_bytes(b"x" * file.stat().st_size)
+    assert of_others
+
+    def to_score(window: Window) -> int:
+        request = RunRequest.of(sample.config, sample.context().dictionary, sample.model(), window)
+        with persisted_frames() as persist:
+            return select.select_products(catalog, request, select.read_ledger(catalog), persist).rows
+
+    assert to_score(Window(before_id="p020", chunk=(0, 2))) == 1
+    with pytest.raises(Exception, match="is damaged"):
+        to_score(Window(first_id="p020", chunk=(1, 2)))
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches
 from catalog_enrichment.context import load_dictionary
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.proposers.network import NetworkProposer
@@ -18,7 +20,7 @@ from catalog_enrichment.registry.model_registry import ResolvedModel
 
 from .. import sample_catalog
 from ..sample_catalog import SampleCatalog, enrich, register, table
-from ..sample_certificate import SCORED_BY, STANDARD
+from ..sample_certificate import SCORED_BY, STANDARD, abstention
 
 PATHS = ("fp32-cpu", "bf16-cpu")
 
@@ -51,6 +53,29 @@ def test_the_standard_is_the_configs_and_another_one_is_another_run(tmp_path: Pa
         request = RunRequest.of(stricter, dictionary, model, Window())
         assert request.standard == replace(STANDARD, **{name: value})
         assert request.config_hash != usual.config_hash
+
+
+def test_a_version_that_is_certified_with_other_copies_is_refused_with_the_setting_that_it_needs(
+    tmp_path: Path,
+) -> None:
+    sample = sample_catalog.build(tmp_path / "sample")
+    dictionary, model = load_dictionary(sample.config), resolved_model("fp32-cpu")
+    certified_without = replace(
+        model, certificates=tuple(replace(each, scaled_side=None) for each in model.certificates)
+    )
+    abstains = replace(model, certificates=(abstention(**asdict(SCORED_BY)),))
+    other, without = (
+        sample.with_settings(setting).config for setting in ("images.scaled_side=300", "images.keep_scaled=false")
+    )
+    for config, refused, needed in (
+        (other, model, "certified with images.keep_scaled = true and scaled_side = 288, not with keep_scaled = true"),
+        (without, model, "certified with images.keep_scaled = true and scaled_side = 288, not with keep_scaled = fals"),
+        (sample.config, certified_without, "certified with images.keep_scaled = false, not with keep_scaled = true"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(needed)):
+            RunRequest.of(config, dictionary, refused, Window())
+    for config, allowed in ((sample.config, model), (without, certified_without), (other, abstains)):
+        assert RunRequest.of(config, dictionary, allowed, Window()).model is not None
 
 
 def test_what_is_switched_off_is_off_in_the_rules_and_what_is_paused_is_another_run(tmp_path: Path) -> None:

@@ -126,13 +126,9 @@ def _values(context: Context, request: ChangeRequest) -> tuple[str, ...]:
     attribute = explain.known_attribute(context.dictionary, request.attribute)
     if request.kind is not RequestKind.ACCEPT or attribute.cardinality is Cardinality.ONE:
         return request.values
-    import pyarrow.compute as pc
-
-    seen: set[str] = set()
-    for batch in context.catalog.scan("current_values", ("product_id", "attribute", "values")):
-        for row in batch.filter(pc.equal(batch.column("product_id"), request.product_id)).to_pylist():
-            seen |= set(row["values"]) if row["attribute"] == request.attribute else set()
-    return tuple(sorted(seen | set(request.values)))
+    current = explain.rows_about(context.catalog, "current_values", request.product_id)
+    seen = current.where(current["attribute"] == request.attribute).first()
+    return tuple(sorted({*(seen["values"] if seen else ()), *request.values}))
 
 
 # --- answers to suggestions -----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from catalog_enrichment.reasons import DIFFERENCES_KEY, PROPOSER_KEY, STOPPED_KE
 from catalog_enrichment.records import RunKind, make_run_id, stable_hash, strictly_later
 from catalog_enrichment.registry.label_check import LabelCheck, check_labels
 from catalog_enrichment.spark import category_filters
+from catalog_enrichment.spark.frames import with_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -58,11 +59,12 @@ class Window:
 
     def select(self, products: DataFrame) -> DataFrame:
         """Return the products inside the window."""
+        import pyarrow as pa
         from pyspark.sql import functions as F
 
         if self.product_ids:
-            wanted = products.sparkSession.createDataFrame([(i,) for i in self.product_ids], "product_id string")
-            products = products.join(F.broadcast(wanted.distinct()), "product_id", "left_semi")
+            wanted = with_ids(products.sparkSession, pa.array(sorted(set(self.product_ids)), pa.string()))
+            products = products.join(wanted, "product_id", "left_semi")
         if self.categories:
             products = products.where(category_filters.below(self.categories))
         if self.updated_from:
