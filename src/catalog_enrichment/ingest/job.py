@@ -14,16 +14,13 @@ new position of a source that tells its changes.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import __version__, contract, resources
 from catalog_enrichment.catalog import gone_products, runs, self_derived
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.table_checks import check_products_unique
-from catalog_enrichment.dictionary import is_below
-from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.ingest import changes, merchant_values, outcomes
+from catalog_enrichment.ingest import changes, checks, merchant_values, outcomes
 from catalog_enrichment.ingest.absent_products import CHANGES, RETRACTED, refuse_many_gone, who_went
 from catalog_enrichment.ingest.changes import LastImport, Reading
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
@@ -46,21 +43,18 @@ from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import NOTHING_TO_DO, QuarantineStage, RunKind, RunStatus, make_run_id, stable_hash
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.rows import RowRule, flag_rows, load_rules
-from catalog_enrichment.validation.snapshot import check_snapshot, refuse_unusable_pictures, try_pictures
+from catalog_enrichment.validation.snapshot import refuse_unusable_pictures, try_pictures
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, Row
 
     from catalog_enrichment.catalog.lake import Catalog
-    from catalog_enrichment.config.schema import Config
     from catalog_enrichment.context import Context
 
 OUTCOMES = "outcomes"
 """The checkpoint of :func:`outcomes.outcomes`."""
 
-_FEW_VALUES = 20
-"""Values of an attribute, of which fewer are not compared with those of the next import."""
 _PICTURES = ("pictures_tried", "unusable_pictures")
 """Counts of the pictures that an import tried."""
 
@@ -88,7 +82,7 @@ def import_products(context: Context, full: bool = False) -> dict[str, Any]:
 def _import(
     context: Context, record: RunRecord, rules: list[RowRule], source: ProductSource, full: bool
 ) -> dict[str, Any]:
-    catalog, stages = context.catalog, record.stages
+    catalog, stages, given = context.catalog, record.stages, source_config(context.config)
     with stages("look"):
         # before the rows are read: the next import sees what is changed in the source from here on
         last = runs.newest_of(catalog, RunKind.IMPORT)
@@ -109,15 +103,16 @@ def _import(
         source.close()
         ids = reading.ids(rows)
     with stages("validate"):
-        record.validation = _validate(rows, context.config, before, reading)
+        record.validation = checks.check_rows(rows, context.config, before, reading)
     with stages("compare") as stage:
         snapshot = _compare(context, record, rows, rules, _absence(context, record, before, reading), ids)
         record.attributes = merchant_values.count_merchant_values(
             snapshot.accepted_rows(), context.dictionary, snapshot.problems()
         )
-        _check_filled(context, record, before, reading)
+        now = changes.compared(snapshot.counts["rows"], snapshot.counts["products"], record.attributes)
+        checks.check_filled(given, now, before, reading, context.say)
         if reading.part is None:
-            _name_unused_categories(context, snapshot)
+            checks.name_unused_categories(given, context.dictionary, snapshot.accepted_rows(), context.say)
         self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
@@ -128,7 +123,7 @@ def _import(
 
     may_refuse = not catalog.committed("products", run_id)  # else it was killed after that: it can only go on
     if may_refuse and snapshot.counts[GONE]:
-        refuse_many_gone(snapshot, source_config(context.config), catalog.read("products").count())
+        refuse_many_gone(snapshot, given, catalog.read("products").count())
     if snapshot.changes:
         _try_pictures(
             context, record, snapshot.accepted_rows(), may_refuse and not reading.is_small(record.counts["rows"])
@@ -148,7 +143,7 @@ def _import(
     record.window = _window(record, before, reading)
     runs.write(catalog, record)  # the last write of the run
     catalog.checkpoints.drop(run_id)
-    if went := who_went(record.counts, source_config(context.config)):
+    if went := who_went(record.counts, given):
         context.say(went)
     return _summary(record, RunStatus.SUCCEEDED) | reading.summary()
 
@@ -277,67 +272,6 @@ def _read(context: Context, run_id: str, source: SourceRows) -> DataFrame:
     raw = read_products(source, source_config(config), config.path("."), config.pictures())
     normalised = merchant_values.normalise_attributes(raw, context.dictionary)
     return context.catalog.checkpoints.get_or_compute(run_id, "rows", outcomes.with_keys(normalised))
-
-
-def _validate(raw: DataFrame, config: Config, before: LastImport, reading: Reading) -> dict[str, Any]:
-    """Return great_expectations' document of the snapshot. Raises DataContractError, which lists the failures."""
-    source, needed = source_config(config), 0
-    suite = resources.locate(source.snapshot_suite, config.path("."))
-    if reading.part is None:
-        needed = max(1, math.ceil(source.min_volume_ratio * before.compared["rows"]))
-    deletions = raw.where("deleted").count() if source.mapping.deleted or reading.part else 0
-    if deletions:  # a row that deletes a product counts as a row, and has only an id
-        needed = max(0, needed - deletions)
-        raw = raw.where("NOT deleted")
-    if not needed and (reading.is_small(raw.count()) if reading.part else raw.isEmpty()):
-        return {"success": True, "results": []}  # the shares of no rows, or of a few changed ones, mean nothing
-    report = check_snapshot(raw, suite, {"min_rows": needed})
-    if not report.success:
-        failures = "\n  - ".join(report.failures)
-        raise DataContractError(f"{source.path} fails {suite.name}; nothing was written:\n  - {failures}")
-    return report.document
-
-
-def _check_filled(context: Context, record: RunRecord, before: LastImport, reading: Reading) -> None:
-    """Raise DataContractError for an attribute that the last import's products had and these hardly have.
-
-    Changed rows alone are only warned of: they need not be like the others.
-    """
-    source, then = source_config(context.config), before.compared
-    now = changes.compared(record.counts["rows"], record.counts["products"], record.attributes)
-    if reading.is_small(now["rows"]):
-        return
-    for name in source.mapping.attributes:
-        old, new = then["values"].get(name, 0), now["values"].get(name, 0)
-        if old < _FEW_VALUES or new * then["products"] >= source.min_attribute_ratio * old * now["products"]:
-            continue
-        found = (
-            f"{source.path}: {new:,} values of {name} for {now['products']:,} products, where the last import of all "
-            f"rows had {old:,} for {then['products']:,}"
-        )
-        if reading.part is not None:
-            context.say(f"warning: {found}. Was a column renamed or left empty?")
-            continue
-        raise DataContractError(
-            f"{found}; nothing was written. Was a column renamed or left empty? If not, repeat with "
-            "--set source.min_attribute_ratio=0"
-        )
-
-
-def _name_unused_categories(context: Context, snapshot: ComparedSnapshot) -> None:
-    """Print the categories of the dictionary that no product is in: a misspelled one would hide an attribute."""
-    named = {root: name for name, attribute in context.dictionary.attributes.items() for root in attribute.categories}
-    if not named or not source_config(context.config).mapping.category:
-        return
-    found = [row[0] or "" for row in snapshot.accepted_rows().select("category").distinct().collect()]
-    unused = [root for root in named if not any(is_below(path, root) for path in found)]
-    if unused:
-        shown = ", ".join(f"{root!r} ({named[root]})" for root in unused[:5])
-        seen = ", ".join(map(repr, sorted(found)[:3]))
-        context.say(
-            f"warning: no product of this import is in {shown}{' and others' if unused[5:] else ''}, which the "
-            f"dictionary names; categories are written like {seen}"
-        )
 
 
 def _compare(
