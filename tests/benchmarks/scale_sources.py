@@ -76,7 +76,7 @@ def postgres_source(root: Path, products: int) -> tuple[str, Change]:
     def change() -> None:
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute(
-                "UPDATE products SET title = title || ' new', updated_at = now() WHERE number % %s = 0",
+                "UPDATE products SET title = title || ' new', updated_at = now() WHERE mod(number, %s) = 0",
                 [round(1 / CHANGED)],
             )
 
