@@ -4,7 +4,7 @@
 
 The pictures have shorter sides of 1,000 to 1,600 px and are served on the loopback address by a process of its own,
 each answer after ``--latency`` seconds. ``--different`` of them are made; every product has a URI of its own. A row is
-the time from URIs to scores by a loaded model, that of inference_version.py (random weights), on one thread per process:
+the time from URIs to scores by a loaded model (that of inference_version.py, random weights), one thread per process:
 
     plain_full     urllib, Image.open().convert().resize(), a thread pool, eager fp32, as a user would write it
     first          ours in the fastest number type of the machine; no copy is there yet
