@@ -47,6 +47,7 @@ LAYERS = [
     ["spark", "web", "monitoring.stages", "catalog.storage", "catalog.object_storage"],
     ["monitoring.logs", "monitoring.text_tables"],
     ["dictionary"],
+    ["values"],
     ["config", "contract"],
     ["resources"],
     ["failures"],

@@ -13,26 +13,13 @@ from typing import Any, Literal
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Cardinality, stable_hash
+from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling
 
 LEVELS = r"\s*(?:(?:&gt;|>|\||›|»|→)+|/)\s*"
 """What stands between the levels of a category path in merchants' files, for Java and Python."""
 
 _NAME = re.compile(r"[^\W_][\w-]{0,59}")
 """Attributes' names: parts of metrics in MLflow, of files and of keys."""
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\ufe00-\ufe0f\ufeff]"
-)
-"""Control characters and those of zero width."""
-_KEPT_PUNCTUATION = frozenset("#*%")
-_KEPT_AT_DIGITS = frozenset(".,/:-'\"")
-_SAME_SIGNS = str.maketrans(
-    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
-    | dict.fromkeys("\u2018\u2019\u2032", "'")
-    | dict.fromkeys("\u201c\u201d\u2033", '"')
-)
-"""Hyphens, the en dash and the minus, single and double quotes and primes."""
-_TURKIC = ("tr", "az")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +53,17 @@ class Attribute:
         Canonical values come before aliases, and those of ``language`` before others. An alias that has two meanings in
         other languages has none here.
         """
-        language = _primary(language)
+        language = primary_language(language)
         own = {value: value for value in self.values} | self.was
-        mine = [aliases for name, aliases in self.aliases.items() if _primary(name) == language]
+        mine = [aliases for name, aliases in self.aliases.items() if primary_language(name) == language]
         texts = [pair for names in (own, *mine) for pair in names.items()]
         found = {spelling(text, language): value for text, value in reversed(texts)}
-        if language in _TURKIC:  # WHITE in capitals has another i there than White
+        if language in TURKIC:  # WHITE in capitals has another i there than White
             for text, value in texts:
                 found.setdefault(spelling(text.upper(), language), value)
         others: dict[str, set[str]] = {}
         for name, aliases in self.aliases.items():
-            for text, value in aliases.items() if _primary(name) != language else ():
+            for text, value in aliases.items() if primary_language(name) != language else ():
                 others.setdefault(spelling(text, language), set()).add(value)
         return {key: min(values) for key, values in others.items() if len(values) == 1} | found
 
@@ -177,61 +164,6 @@ def _renamed(meanings: dict[str, str], name: str, value: str) -> dict[str, str]:
     return {text: value if meaning == name else meaning for text, meaning in meanings.items()}
 
 
-def fold(text: str) -> str:
-    """Return the words of a text for searching: NFKC, case-folded, a space for runs of spaces and punctuation.
-
-    Different values can have the same words (A and A+); :func:`spelling` tells them apart.
-    """
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
-
-
-def spelling(text: str, language: str | None = None) -> str:
-    """Return what two spellings of one value have in common: the same for "Navy-Blue" and "navy blue".
-
-    Unicode NFKC and case folding, with Turkish dotted and dotless i where ``language`` has them; soft hyphens and
-    zero-width characters are dropped. Signs that carry meaning stay: symbols such as + < > $, combining marks, # * %,
-    . , / : - and quotes beside digits, and - at the end of a word. Hyphens, the en dash and the minus are one sign.
-    Runs of spaces and other punctuation are one space; a text of nothing else stays as it is.
-    """
-    plain = _INVISIBLE.sub("", text).translate(_SAME_SIGNS)
-    if _primary(language) in _TURKIC:
-        plain = plain.replace("I", "\u0131").replace("\u0130", "i")
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
-    if plain.isascii() and plain.replace(" ", "").isalnum():
-        return " ".join(plain.split())
-    kept = [char if _carries_meaning(plain, place) else " " for place, char in enumerate(plain)]
-    return " ".join("".join(kept).split()) or " ".join(plain.split())
-
-
-def _primary(language: str | None) -> str | None:
-    """Return the first part of a language tag, in lower case: tr for tr-TR and TR."""
-    return language and re.split("[-_]", language.lower(), maxsplit=1)[0]
-
-
-def says_something(text: str) -> bool:
-    """Return whether a text is more than spaces and punctuation."""
-    return any(_carries_meaning(text, place) for place in range(len(text)))
-
-
-def _carries_meaning(text: str, place: int) -> bool:
-    char = text[place]
-    kind = unicodedata.category(char)
-    if kind[0] in "LNMS" or char in _KEPT_PUNCTUATION:
-        return True
-    if char not in _KEPT_AT_DIGITS:
-        return False
-    before, after = text[place - 1 : place], text[place + 1 : place + 2]
-    if char in "'\"":  # feet and inches
-        return before.isdigit()
-    if before.isdigit() and after.isdigit():
-        return True
-    if char == "-" and text[:place].rstrip("-")[-1:].isalnum() and not text[place:].lstrip("-")[:1].isalnum():
-        return True  # the grade A-
-    if char == "-" and not text[:place].strip(" (") and text[place + 1 :].strip()[:1].isdigit():
-        return True  # the sign of a number at the beginning, also in brackets and before a space
-    return char in "-." and after.isdigit() and not before.strip()  # a sign, or .5
-
-
 def is_below(category: str, root: str) -> bool:
     """Return whether a category path is ``root`` or lies below it. Case does not count."""
     return f"{category.lower()}/".startswith(f"{root.lower()}/")
@@ -282,7 +214,7 @@ class _AttributeRow:
         named = {value for aliases in self.aliases.values() for value in aliases.values()}
         if unknown := sorted(named - set(names)):
             raise ValueError(f"{self.name}: aliases of values that are not listed: {unknown}")
-        for language in (None, _TURKIC[0], *self.aliases):
+        for language in (None, TURKIC[0], *self.aliases):
             self._check_spellings(language)
 
     def canonical(self) -> list[str]:

@@ -36,10 +36,11 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.load import load_config
 from catalog_enrichment.config.schema import Config
 from catalog_enrichment.context import load_dictionary
-from catalog_enrichment.dictionary import Attribute, fold
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision import classification_metrics
 from catalog_enrichment.records import Source, stable_hash
+from catalog_enrichment.values.spelling import fold
 
 if TYPE_CHECKING:
     from catalog_enrichment.comparison.compared_models import FittedModels

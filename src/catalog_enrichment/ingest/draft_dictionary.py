@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.load import load_config
-from catalog_enrichment.dictionary import says_something
-from catalog_enrichment.dictionary import spelling as spelling_of
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
 from catalog_enrichment.monitoring.stages import to_stderr
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.values.spelling import says_something
+from catalog_enrichment.values.spelling import spelling as spelling_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

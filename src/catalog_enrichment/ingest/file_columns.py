@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import Any
 
 from catalog_enrichment.config.source import KEY
-from catalog_enrichment.dictionary import fold
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.source_frame import RESERVED, between_values
+from catalog_enrichment.values.spelling import fold
 
 EMPTY_TEXTS = frozenset(
     {

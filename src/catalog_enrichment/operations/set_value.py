@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment import reasons
 from catalog_enrichment.catalog import ledger, runs
 from catalog_enrichment.catalog.runs import RunRecord
-from catalog_enrichment.dictionary import Attribute, Dictionary, spelling
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.masking import masked
 from catalog_enrichment.monitoring.stages import Stages
@@ -29,6 +29,7 @@ from catalog_enrichment.operations.commands import ANY_CONFIG, command
 from catalog_enrichment.operations.explain import PersonSet
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Cardinality, RunKind, RunStatus, Source, make_run_id
+from catalog_enrichment.values.spelling import spelling
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog

@@ -10,13 +10,14 @@ from typing import Any
 
 from catalog_enrichment.catalog import coverage_groups
 from catalog_enrichment.catalog.coverage_groups import BY, CHANGE_KEY, COVERAGE_KEY, Groups, from_rows
-from catalog_enrichment.dictionary import Attribute, Dictionary, spelling
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.enrichment import outcomes
 from catalog_enrichment.enrichment.outcomes import REASONS_KEY
 from catalog_enrichment.monitoring.stages import add_seconds
 from catalog_enrichment.reasons import DRIFT_KEY, PAUSED_KEY, UNSEEN_KEY, RunAttributes
 from catalog_enrichment.records import add_counts
 from catalog_enrichment.validation.by_shop import KEY, UNMAPPED, merged
+from catalog_enrichment.values.spelling import spelling
 
 # --- coverage per category and per shop ------------------------------------------------------------------------------
 

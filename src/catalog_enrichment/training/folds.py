@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from catalog_enrichment.config.folds import FoldsConfig
 from catalog_enrichment.config.proposer import ProposerConfig
 from catalog_enrichment.config.schema import TrainingConfig
-from catalog_enrichment.dictionary import fold
 from catalog_enrichment.precision.units import Bools, Floats, Ints
 from catalog_enrichment.records import EarlierUses, stable_hash
+from catalog_enrichment.values.spelling import fold
 
 Index = NDArray[np.int64]
 """Positions of products in the data set, ascending."""

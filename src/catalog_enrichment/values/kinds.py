@@ -27,7 +27,7 @@ class NumberRule:
     """The numbers of an attribute of the kind `number`."""
 
     unit: str
-    """The unit that values are stored in, a spelling that :func:`units.unit_of` knows; "" for numbers without a unit."""
+    """The unit that values are stored in, a spelling that :func:`units.unit_of` knows; "": numbers without a unit."""
     units: tuple[str, ...] = ()
     """The units that values are converted from, as spellings; empty: every unit of the same dimension."""
     tolerance: float = DEFAULT_TOLERANCE
@@ -63,4 +63,6 @@ class OpenRule:
 
     def __post_init__(self) -> None:
         if self.kind is Kind.CLOSED or (self.kind is Kind.NUMBER) != (self.number is not None):
-            raise ValueError(f"an open attribute is a number with its rule, or a text, not {self.kind} and {self.number}")
+            raise ValueError(
+                f"an open attribute is a number with its rule, or a text, not {self.kind} and {self.number}"
+            )

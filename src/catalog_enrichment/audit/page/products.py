@@ -14,10 +14,11 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger, review_tables, runs, switches
 from catalog_enrichment.catalog.ledger import active_rows
 from catalog_enrichment.config.schema import EnrichConfig
-from catalog_enrichment.dictionary import Attribute, Dictionary, fold
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.operations import explain, value_history
 from catalog_enrichment.operations.explain import PersonSet, ValueFacts
 from catalog_enrichment.records import Op, QuarantineStage, RunKind, RunStatus, Source
+from catalog_enrichment.values.spelling import fold
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
