@@ -20,21 +20,29 @@ MOST_NUMBERS = 200
 """The numbers that are read in a text, the first ones: the rest of a text of 10,000 numbers describes nothing."""
 
 _COMMA_LANGUAGES = frozenset(
-    "af az be bg bs ca cs da de el es et eu fi fr gl hr hu hy id is it ka kk lt lv mk nb nl nn no pl pt ro ru sk sl sq sr "
-    "sv tr uk uz vi".split()
+    code
+    for codes in (
+        "af az be bg bs ca cs da de el es et eu fi fr gl hr hu hy id is it ka kk lt lv mk nb nl nn no pl pt ro ru sk",
+        "sl sq sr sv tr uk uz vi",
+    )
+    for code in codes.split()
 )
 """Languages that write a comma before the decimals and a full stop between thousands."""
 _HALVES = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_BODY = (
-    rf"(?P<whole>\d{{1,6}})(?:[ \u00a0-]?(?P<vulgar>[{_HALVES}])|[ \u00a0-](?P<over>\d{{1,2}})/(?P<under>\d{{1,3}})(?![\d/]))"
-    rf"|(?P<half>[{_HALVES}])"
-    r"|(?P<top>\d{1,2})/(?P<bottom>\d{1,3})(?![\d/])"
-    r"|(?P<plain>\d{1,3}(?:[\u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?|\d{1,3}(?: \d{3})+,\d{1,2}(?!\d)|\d[\d.,']*(?<=\d)|[.,]\d+)"
-    r"(?P<power>[eE][+-]?\d{1,4})?"
+_WITH_FRACTION = (
+    rf"(?P<whole>\d{{1,6}})(?:[ \u00a0-]?(?P<vulgar>[{_HALVES}])"
+    r"|[ \u00a0-](?P<over>\d{1,2})/(?P<under>\d{1,3})(?![\d/]))"
 )
-_NUMBER = re.compile(rf"(?:(?<![^\W_])|(?<=[\d\"'mnt][xX]))(?P<sign>(?<![^\s(])[-+])?(?:{_BODY})")
-"""A number: with a fraction behind it, a fraction, or digits with separators. Not inside a word; an x behind a number or
-its unit (cm, in, ft) is the sign of a product."""
+_FRACTION = rf"(?P<half>[{_HALVES}])|(?P<top>\d{{1,2}})/(?P<bottom>\d{{1,3}})(?![\d/])"
+_DIGITS = (
+    r"(?P<plain>\d{1,3}(?:[\u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?|\d{1,3}(?: \d{3})+,\d{1,2}(?!\d)"
+    r"|\d[\d.,']*(?<=\d)|[.,]\d+)(?P<power>[eE][+-]?\d{1,4})?"
+)
+_NUMBER = re.compile(
+    rf"(?:(?<![^\W_])|(?<=[\d\"'mnt][xX]))(?P<sign>(?<![^\s(])[-+])?(?:{_WITH_FRACTION}|{_FRACTION}|{_DIGITS})"
+)
+"""A number: with a fraction behind it, a fraction, or digits with separators. Not inside a word; an x behind a number
+or its unit (cm, in, ft) is the sign of a product."""
 _PRODUCT = re.compile(r"\s?(?:[wdhlWDHL]\.?)?\s?[xX×*]\s?|\s(?:by|auf|par|por)\s", re.IGNORECASE)
 _THOUSAND = re.compile(r"[kK](?=[\s-]?[^\W\d_])")
 """A K between a number and a word: thousands, if the word is a unit."""

@@ -146,7 +146,7 @@ _SPELLINGS = {
     "set sets sheet sheets stück stk st teilig tlg teile pièces pièce pezzi pz piezas 個 枚 本 入",
     "dozen": "dozen dz doz",
 }  # fmt: skip
-"""The unit in pint's notation -> its spellings in lower case; ``-`` between two words is a space, a hyphen or nothing."""
+"""The unit in pint's notation -> its spellings; ``-`` between two words is a space, a hyphen or nothing."""
 
 _EXACT = {"MB/s": "megaoctet_per_second", "GB/s": "gigaoctet_per_second", "M": None, "K": None, "A": None}
 """Spellings whose case counts. ``M``, ``K`` and ``A`` are also sizes, thousands and grades, and no unit."""
