@@ -13,6 +13,8 @@ from typing import Any, Literal
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Cardinality, stable_hash
+from catalog_enrichment.values import same, units
+from catalog_enrichment.values.kinds import DEFAULT_TOLERANCE, Kind, NumberRule, OpenRule
 from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling
 
 LEVELS = r"\s*(?:(?:&gt;|>|\||›|»|→)+|/)\s*"
@@ -28,10 +30,14 @@ class Attribute:
     """Its name in the config, the catalog and the reports."""
     cardinality: Cardinality
     """`one` or `many`: how many values a product can have."""
-    values: tuple[str, ...]
-    """Canonical values."""
+    values: tuple[str, ...] = ()
+    """Canonical values, where the kind is `closed`."""
+    kind: Kind = Kind.CLOSED
+    """What its values are, and so when two of them are the same."""
+    number: NumberRule | None = None
+    """The unit and the range of its numbers; given if and only if the kind is `number`."""
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Language (ISO 639-1) -> spelling -> canonical value."""
+    """Language (ISO 639-1) -> spelling -> canonical value; of the kind `text`, the text that it is stored as."""
     categories: tuple[str, ...] = ()
     """Category paths it applies to, each with everything below it; empty: all."""
     enabled: bool = True
@@ -45,6 +51,19 @@ class Attribute:
         Case does not count.
         """
         return not self.categories or not category or any(is_below(category, root) for root in self.categories)
+
+    @property
+    def is_open(self) -> bool:
+        """True where no list holds its values."""
+        return self.kind is not Kind.CLOSED
+
+    def rule(self, language: str | None = None) -> OpenRule:
+        """Return what the values of an open attribute are, with the aliases of ``language`` before others."""
+        if self.kind is Kind.NUMBER:
+            return OpenRule(kind=self.kind, number=self.number)
+        own = primary_language(language)
+        ordered = sorted(self.aliases.items(), key=lambda item: primary_language(item[0]) == own)
+        return OpenRule(kind=self.kind, aliases={text: value for _, of in ordered for text, value in of.items()})
 
     def spellings(self, language: str | None = None) -> dict[str, str]:
         """Return spelling (:func:`spelling`) -> canonical value, also of earlier names and of the aliases of all
@@ -68,8 +87,28 @@ class Attribute:
         return {key: min(values) for key, values in others.items() if len(values) == 1} | found
 
     def canonical(self, text: str, language: str | None = None) -> str | None:
-        """Return the canonical value that ``text`` is a spelling of; None if it is of none."""
+        """Return the canonical value that ``text`` is a spelling of; None if it is of none.
+
+        The canonical value of an open attribute is the text that it is stored as: a number in the attribute's unit
+        ("51 cm"), a text with single spaces.
+        """
+        if self.is_open:
+            return same.stored(text, self.rule(language), language)
         return self.spellings(language).get(spelling(text, language))
+
+    def lists(self, value: str) -> bool:
+        """Return whether ``value`` is a canonical value."""
+        return same.stored(value, self.rule()) == value if self.is_open else value in self.values
+
+    def is_same(self, first: str, second: str) -> bool:
+        """Return whether two canonical values are the same value."""
+        return same.is_same(first, second, self.rule()) if self.is_open else first == second
+
+    def why_not(self, text: str, language: str | None = None) -> str | None:
+        """Return why ``text`` is a spelling of no value, as the rest of a sentence; None if it is of one."""
+        if self.is_open:
+            return same.why_not(text, self.rule(language), language)
+        return None if self.canonical(text, language) is not None else "no value of the dictionary has this spelling"
 
     def with_name(self, name: str, value: str) -> Attribute:
         """Return the attribute with ``name`` as a canonical value (``name`` is ``value``), or as an earlier name of the
@@ -84,6 +123,8 @@ class Attribute:
 
     def has_spelling(self, text: str) -> bool:
         """Return whether ``text`` is a spelling of a value in any language."""
+        if self.is_open:
+            return self.canonical(text) is not None
         languages = (None, *self.aliases)
         ambiguous = {spelling(alias) for aliases in self.aliases.values() for alias in aliases}
         return spelling(text) in ambiguous or any(self.canonical(text, language) for language in languages)
@@ -131,6 +172,8 @@ class Dictionary:
                 name=row["name"],
                 cardinality=Cardinality(row["cardinality"]),
                 values=tuple(row["values"]),
+                kind=Kind(row["kind"]),
+                number=row["number"] and NumberRule(**row["number"] | {"units": tuple(row["number"]["units"])}),
                 aliases=row["aliases"],
                 categories=tuple(row["categories"]),
                 enabled=row["enabled"],
@@ -153,6 +196,8 @@ class Spellings:
         attribute."""
         if attribute not in self._dictionary:
             return None
+        if self._dictionary[attribute].is_open:
+            return self._dictionary[attribute].canonical(text, language)
         key = (attribute, language)
         if key not in self._known:
             self._known[key] = self._dictionary[attribute].spellings(language)
@@ -188,8 +233,13 @@ class _AttributeRow:
     """An attribute as the file has it (schemas/attributes)."""
 
     name: str
-    cardinality: Literal["one", "many"]
-    values: list[str | _ValueRow]
+    cardinality: Literal["one", "many"] = "one"
+    kind: Literal["closed", "number", "text"] = "closed"
+    values: list[str | _ValueRow] = field(default_factory=list)
+    unit: str | None = None
+    units: list[str] = field(default_factory=list)
+    tolerance: float = DEFAULT_TOLERANCE
+    range: list[float | None] = field(default_factory=list)
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
     enabled: bool = True
@@ -201,6 +251,11 @@ class _AttributeRow:
                 f"name {self.name!r} must be at most 60 letters, digits, _ and -, and begin with a letter or digit: it "
                 "becomes part of metrics and files"
             )
+        if self.kind != "number":
+            self._check_has_no("number", unit=self.unit, units=self.units, range=self.range)
+        if self.kind != "closed":
+            self._check_open()
+            return
         names, earlier = self.canonical(), [text for text, _ in self.earlier()]
         if not names:
             raise ValueError(f"{self.name}: values must not be empty")
@@ -216,6 +271,43 @@ class _AttributeRow:
             raise ValueError(f"{self.name}: aliases of values that are not listed: {unknown}")
         for language in (None, TURKIC[0], *self.aliases):
             self._check_spellings(language)
+
+    def _check_has_no(self, kind: str, **given: object) -> None:
+        """Raise ValueError for keys that only attributes of another ``kind`` have."""
+        if mistaken := [key for key, content in given.items() if content not in (None, [], {})]:
+            raise ValueError(f"{self.name}: {mistaken[0]} is a key of attributes of kind {kind!r}, not {self.kind!r}")
+
+    def _check_open(self) -> None:
+        self._check_has_no("closed", values=self.values)
+        if self.cardinality != "one":
+            raise ValueError(f"{self.name}: an attribute of kind {self.kind!r} has cardinality 'one', not 'many'")
+        if self.kind == "text":
+            return
+        self._check_has_no("text", aliases=self.aliases)
+        if self.unit is None:
+            raise ValueError(f'{self.name}: a number needs a unit, such as "cm"; "" for numbers without one')
+        if unknown := [text for text in (self.unit, *self.units) if text and units.unit_of(text) is None]:
+            raise ValueError(
+                f"{self.name}: {unknown[0]!r} is no known unit. Known are, for example, cm, kg, ml, GB, pcs"
+            )
+        own = units.unit_of(self.unit)
+        for text in self.units:
+            if own is None or units.conversion(str(units.unit_of(text)), own) is None:
+                raise ValueError(f"{self.name}: {text!r} cannot be converted into {self.unit!r}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"{self.name}: tolerance must lie in [0, 1), not {self.tolerance}")
+        if len(self.range) not in (0, 2):
+            raise ValueError(f"{self.name}: range must be [smallest, largest], each a number or null, not {self.range}")
+        low, high = self.range or (None, None)
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{self.name}: range must be [smallest, largest], not {self.range}")
+
+    def number(self) -> NumberRule | None:
+        """Return the rule of the numbers; None where the kind is another."""
+        if self.kind != "number" or self.unit is None:
+            return None
+        low, high = self.range or (None, None)
+        return NumberRule(unit=self.unit, units=tuple(self.units), tolerance=self.tolerance, low=low, high=high)
 
     def canonical(self) -> list[str]:
         """Return the values, by the names that they have now."""
@@ -280,6 +372,8 @@ def _attribute(row: _AttributeRow) -> Attribute:
         name=row.name,
         cardinality=Cardinality(row.cardinality),
         values=tuple(row.canonical()),
+        kind=Kind(row.kind),
+        number=row.number(),
         was=dict(row.earlier()),
         aliases=row.aliases,
         categories=tuple(map(category_path, row.categories)),
