@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.records import Cardinality, stable_hash
+from catalog_enrichment.records import ANY_VALUE, Cardinality, stable_hash
 from catalog_enrichment.values import same, units
 from catalog_enrichment.values.kinds import DEFAULT_TOLERANCE, Kind, NumberRule, OpenRule
 from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling
@@ -56,6 +56,11 @@ class Attribute:
     def is_open(self) -> bool:
         """True where no list holds its values."""
         return self.kind is not Kind.CLOSED
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a head that predicts all its values: the values, or :data:`ANY_VALUE`."""
+        return (ANY_VALUE,) if self.is_open else self.values
 
     def rule(self, language: str | None = None) -> OpenRule:
         """Return what the values of an open attribute are, with the aliases of ``language`` before others."""

@@ -132,6 +132,11 @@ def strictly_later(now: datetime, newest: datetime | None) -> datetime:
     return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
+ANY_VALUE = "(any value)"
+"""Stands for all values of an attribute without a closed list: in the labels of a model's head and in the pool of a
+certificate."""
+
+
 def add_counts(*counts: dict[str, int]) -> dict[str, int]:
     """Return the sum of the counters, name by name, sorted by name."""
     total: dict[str, int] = {}

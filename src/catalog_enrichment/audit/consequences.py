@@ -128,7 +128,7 @@ def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> t
     """
     if attribute not in dictionary:
         return (), 0
-    known, many = set(dictionary[attribute].values), dictionary[attribute].cardinality is Cardinality.MANY
+    known, many = dictionary[attribute].lists, dictionary[attribute].cardinality is Cardinality.MANY
     values: list[str] = []
     unknown = 0
     for row in rows:
@@ -137,13 +137,13 @@ def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> t
         if row["answer"] == Answer.NONE.value:
             values = [*NOTHING]
         elif row["answer"] == Answer.OTHER.value:
-            right = [value for value in row["right_values"] if value in known]
+            right = [value for value in row["right_values"] if known(value)]
             unknown += len(row["right_values"]) - len(right)
             values = [value for value in values if value not in NOTHING]
             values = [*values, *right] if many else right[:1] or values
     if many and values and values != [*NOTHING]:
         # the human set replaces the model's as a whole: confirmed values stay in it, refused values do not
-        confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and row["value"] in known]
+        confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and known(row["value"])]
         refused = {value for _, _, value in review_tables.refused_values(rows)}
         values = [value for value in [*values, *confirmed] if value not in refused]
     return tuple(sorted(set(values))), unknown

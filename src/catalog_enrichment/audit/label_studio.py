@@ -111,8 +111,8 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
             verdict = _verdict(data, annotation)
             item = store.item(verdict.item_id)
             verdict.check(item, store.sample(item.sample_id).purpose)
-            known = dictionary[item.attribute].values if item.attribute in dictionary else ()
-            if unknown := sorted(set(verdict.right_values) - set(known)):
+            found = dictionary.attributes.get(item.attribute)
+            if unknown := sorted(value for value in verdict.right_values if found is None or not found.lists(value)):
                 raise DataContractError(f"{unknown} is not among the values of {item.attribute}")
             key = (verdict.item_id, person_key(verdict.reviewer))
             newest.pop(key, None)  # the order stays that of time

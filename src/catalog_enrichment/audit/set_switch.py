@@ -34,7 +34,7 @@ def _check(switch: Switch, dictionary: Dictionary) -> None:
         raise ConfigError("a stratum can be paused, not off: switch off its category instead")
     if scope in OF_ATTRIBUTE and switch.attribute not in dictionary:
         raise ConfigError(f"{switch.attribute!r} is not in the dictionary, which has {sorted(dictionary.attributes)}")
-    if scope is Scope.VALUE and switch.target not in dictionary[switch.attribute].values:
+    if scope is Scope.VALUE and not dictionary[switch.attribute].lists(switch.target):
         raise ConfigError(f"{switch.target!r} is no value of {switch.attribute} in the dictionary")
 
 

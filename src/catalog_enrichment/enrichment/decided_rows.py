@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.value_names import Names
+    from catalog_enrichment.dictionary import Attribute
     from catalog_enrichment.enrichment.request import RunRequest
 
 
@@ -45,8 +46,8 @@ class DecisionRules:
     scored_by: ScoredBy
     """The weights and settings that gave the scores, without the compute type, which is the executor's."""
     standard: Standard
-    values: Mapping[str, frozenset[str]]
-    """Attribute -> the values that the dictionary lists."""
+    dictionary: Mapping[str, Attribute]
+    """The attributes by name."""
     names: Names
     """The names in force of the model's labels."""
     run_id: str
@@ -70,7 +71,7 @@ class DecisionRules:
             model_version=model.version,
             scored_by=scored_by,
             standard=request.standard,
-            values={attribute.name: frozenset(attribute.values) for attribute in request.attributes},
+            dictionary={attribute.name: attribute for attribute in request.attributes},
             names=request.names,
             run_id=run_id,
             now=datetime.now(UTC),
@@ -226,8 +227,12 @@ class _Batch:
         suggest_from = _bounds(held, lambda certificate: certificate.suggest_from)[which]
         labels, texts = _encoded(self.candidates["value"])
         label, names = np.append(labels, -1)[rows.candidate], [*self.values.names, NOTHING]
-        pools = [certificate.pool if certificate else () for certificate in held]
-        listed = [self.rules.values.get(name, frozenset()) for name in self.rules.attributes]
+        dictionary = [self.rules.dictionary[name] for name in self.rules.attributes]
+
+        def in_pool(of: int, text: int) -> bool:
+            certificate = held[of]
+            return certificate is not None and text >= 0 and certificate.covers(texts[text])
+
         return {
             "answered": answered & (rank > 0),
             "has_merchant_value": given,
@@ -236,8 +241,8 @@ class _Batch:
             "proposed": np.asarray([name != NOTHING for name in names])[rows.value],
             "certified": score >= threshold,
             "suggestible": score >= suggest_from,
-            "listed": _looked_up(lambda of, value: names[value] in listed[of], rows.attribute, rows.value) > 0,
-            "in_pool": _looked_up(lambda of, text: text >= 0 and texts[text] in pools[of], which, label) > 0,
+            "listed": _looked_up(lambda of, value: dictionary[of].lists(names[value]), rows.attribute, rows.value) > 0,
+            "in_pool": _looked_up(in_pool, which, label) > 0,
             "rejection": self._rejection(rows),
         }
 
@@ -251,7 +256,14 @@ class _Batch:
         size, mine = len(self.values), self._pair(rows.product, rows.attribute)
         known = (pair >= 0) & (value >= 0)
         agrees = np.isin(mine * size + rows.value, pair[known] * size + value[known]) & (rows.value >= 0)
-        return np.isin(mine, pair), agrees
+        given = np.isin(mine, pair)
+        open_attributes = [number for name, number in self.numbers.items() if self.rules.dictionary[name].is_open]
+        unlike = np.flatnonzero(given & ~agrees & (rows.value >= 0) & np.isin(rows.attribute, open_attributes))
+        for row in unlike.tolist():  # 50 cm and 50.2 cm can be the same value
+            attribute = self.rules.dictionary[self.rules.attributes[rows.attribute[row]]]
+            proposed, of_pair = self.values.names[rows.value[row]], value[known & (pair == mine[row])]
+            agrees[row] = any(attribute.is_same(proposed, self.values.names[each]) for each in of_pair)
+        return given, agrees
 
     def _has_human_value(self, rows: _Rows) -> Bools:
         given = self._pairs(*_flat(self.products.column("human_attributes")))

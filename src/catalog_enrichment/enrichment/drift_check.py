@@ -25,7 +25,7 @@ from catalog_enrichment.models import version_files
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.reasons import DRIFT_KEY
-from catalog_enrichment.records import Modality, RunKind
+from catalog_enrichment.records import ANY_VALUE, Modality, RunKind
 from catalog_enrichment.spark.frames import with_ids
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def strata(scored: DataFrame, model: ResolvedModel) -> dict[Stratum, StratumScor
     for certificate in model.certificates:
         if certificate.threshold is not None:
             of_path = F.col("modality") == certificate.modality.value
-            in_pool = F.col("value").isin(list(certificate.values))
+            in_pool = F.lit(ANY_VALUE in certificate.values) | F.col("value").isin(list(certificate.values))
             passes = of_path & in_pool & (F.col("score") >= certificate.threshold)
             accepted = accepted | ((F.col("attribute") == certificate.attribute) & passes)
     rows = _unlabelled(scored).withColumns({"accepted": accepted, "stratum": stratum()})

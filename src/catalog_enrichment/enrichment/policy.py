@@ -273,7 +273,7 @@ def _with_switched_off(
     certificates = now.targets(Scope.CERTIFICATE, State.OFF)
     not_listed = F.lit(False)
     for attribute in request.enabled:
-        not_listed |= (F.col("attribute") == attribute.name) & ~F.col("value").isin(list(attribute.values))
+        not_listed |= (F.col("attribute") == attribute.name) & ~category_filters.lists(attribute)
     some_removed = look_for_removed and not _of_model(active).where(not_listed).isEmpty()
     if not certificates and not some_removed and not now.of(Scope.VALUE, State.OFF):
         return retracted

@@ -12,6 +12,7 @@ import pyarrow as pa
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, Spellings
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.spark import category_filters
 from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     def normalise(given: pa.Array, languages: pa.Array) -> pa.Array:
         return normalised(given, languages, spellings)
 
-    # in Python, since dictionary.spelling is: Unicode casefold
+    # in Python, since values.spelling is: Unicode casefold
     columns = F.arrow_udf(normalise, "map<string, array<string>>")("merchant_attributes", "language")
     return frame.withColumn("merchant_attributes", columns)
 
@@ -135,12 +136,12 @@ def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    canonical = [(name, value) for name, attribute in dictionary.attributes.items() for value in attribute.values]
-    table = pa.table({"attribute": [name for name, _ in canonical], "value": [value for _, value in canonical]})
-    known = frame.sparkSession.createDataFrame(table, "attribute string, value string")
+    listed = F.lit(False)
+    for attribute in dictionary.attributes.values():
+        listed |= (F.col("attribute") == attribute.name) & category_filters.lists(attribute)
     named = frame.select("language", "shop_id", F.explode("merchant_attributes").alias("attribute", "values"))
     values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
-    values = values.join(F.broadcast(known.withColumn("mapped", F.lit(_MAPPED))), ["attribute", "value"], "left")
+    values = values.withColumn("mapped", F.when(listed, F.lit(_MAPPED)))
     unmapped = F.col("mapped").isNull()
     text = F.coalesce("value", F.lit(""))
     columns = {

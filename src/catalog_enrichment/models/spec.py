@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment.inputs.square import Square
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.records import ANY_VALUE, Cardinality
 
 Pooling = Literal["sum", "mean", "cls"]
 Fields = Literal["pair", "apart", "title", "description"]
@@ -171,6 +171,11 @@ class Head:
 
     cardinality: Cardinality
     labels: tuple[str, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """True where the attribute has no closed list of values: its only label stands for any value."""
+        return self.labels == (ANY_VALUE,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

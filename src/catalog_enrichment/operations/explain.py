@@ -316,7 +316,7 @@ def _why_not_decided(facts: ValueFacts, rules: EnrichConfig) -> str:
         return reasons.sentence(Reason.OPTED_OUT, case)
     if product["shop_id"] in rules.disabled_shops:
         return reasons.sentence(Reason.SHOP_DISABLED, case)
-    if not facts.attribute.values:
+    if not facts.attribute.values and not facts.attribute.is_open:
         return reasons.attribute_removed(facts.name)
     if not facts.attribute.enabled:
         return reasons.attribute_disabled(facts.name)

@@ -96,6 +96,8 @@ class ValueBefore:
 def _canonical(attribute: Attribute, given: str, language: str | None) -> str:
     if value := attribute.canonical(given, language):
         return value
+    if attribute.is_open:
+        raise ConfigError(f"{given!r} is no value of {attribute.name}: {attribute.why_not(given, language)}")
     spellings = attribute.spellings(language)
     close = difflib.get_close_matches(spelling(given, language), spellings, n=10)
     if nearest := list(dict.fromkeys(spellings[name] for name in close))[:3]:

@@ -17,7 +17,7 @@ from typing import Any
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.precision.units import SCORE_TYPE, UNIT, ValueCount
 from catalog_enrichment.reasons import Reason
-from catalog_enrichment.records import Modality, stable_hash
+from catalog_enrichment.records import ANY_VALUE, Modality, stable_hash
 
 CONTRACT = 1
 """Version of the certificate's contract, schemas/certificate.vN.json."""
@@ -291,6 +291,10 @@ class Certificate:
     @cached_property
     def pool(self) -> frozenset[str]:
         return frozenset(self.values)
+
+    def covers(self, value: str) -> bool:
+        """Return whether the certificate is about ``value``: it is in the pool, or the pool is any value."""
+        return value in self.values or ANY_VALUE in self.values
 
     @cached_property
     def suggest_from(self) -> float | None:

@@ -85,7 +85,7 @@ class GivenVersion:
         Raises ModelContractError if they are not the files that were certified.
         """
         dictionary = self.dictionary
-        heads = {name: Head(each.cardinality, each.values) for name, each in dictionary.attributes.items()}
+        heads = {name: Head(each.cardinality, each.labels) for name, each in dictionary.attributes.items()}
         if self.kind == "table":
             from catalog_enrichment.proposers.table import TableProposer
 
@@ -132,7 +132,7 @@ def heads_of(folder: Path) -> dict[str, Head]:
     """Return attribute -> its cardinality and values, of a version's folder. Nothing is fetched."""
     if (folder / PROPOSER).is_file():
         attributes = GivenVersion.load(folder).dictionary.attributes
-        return {name: Head(each.cardinality, each.values) for name, each in attributes.items()}
+        return {name: Head(each.cardinality, each.labels) for name, each in attributes.items()}
     from catalog_enrichment.models import artifact
 
     return artifact.heads(folder)

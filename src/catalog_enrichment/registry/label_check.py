@@ -53,6 +53,11 @@ def check_labels(
                 f"the dictionary says cardinality {words[name].cardinality}, the model version was trained and "
                 f"certified for {head.cardinality}: train and promote a version, or change the dictionary back"
             )
+        if head.is_open or words[name].is_open:
+            if head.is_open != words[name].is_open:
+                kind = words[name].kind.value
+                stopped[name] = f"the dictionary says kind {kind}, the model version was trained for another: train one"
+            continue
         labels = {names.now(name, label) for label in head.labels}
         if missing := [value for value in words[name].values if value not in labels]:
             lines.append(
@@ -81,7 +86,9 @@ def values_by_name(
     """Return attribute -> the values of the dictionary that a model with ``labels`` can write, by the names in
     force."""
     return {
-        name: tuple(dict.fromkeys(now for label in of if (now := names.now(name, label)) in words[name].values))
+        name: of
+        if words[name].is_open
+        else tuple(dict.fromkeys(now for label in of if (now := names.now(name, label)) in words[name].values))
         for name, of in labels.items()
         if name in words
     }

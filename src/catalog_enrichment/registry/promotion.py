@@ -181,7 +181,7 @@ class Promotion:
                 written_values=tuple(
                     value
                     for value in now(row.attribute, row.written_values)
-                    if row.attribute not in words or value in words[row.attribute].values
+                    if row.attribute not in words or words[row.attribute].lists(value)
                 ),
             )
             for row in self._registry.held_out(version)

@@ -17,7 +17,7 @@ from catalog_enrichment.enrichment.decisions import confirms_merchant, suggested
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
 from catalog_enrichment.reasons import Reason, RunAttributes
-from catalog_enrichment.records import Cardinality, Decision, Modality, RunKind, Source
+from catalog_enrichment.records import ANY_VALUE, Cardinality, Decision, Modality, RunKind, Source
 from catalog_enrichment.report import run_sections
 from catalog_enrichment.report.index import write_index
 from catalog_enrichment.report.outcome_sections import OPEN, ReasonCount
@@ -304,7 +304,8 @@ def accept_rates(predictions: DataFrame, products: DataFrame, run: Mapping[str, 
     for certificate in certificates_of(json.loads(run.get("attributes") or "{}")):
         if certificate.threshold is not None:
             pool = [names.now(certificate.attribute, label) for label in certificate.values]
-            passes = F.col("value").isin(pool) & (F.col("score") >= certificate.threshold)
+            covered = F.lit(ANY_VALUE in pool) | F.col("value").isin(pool)
+            passes = covered & (F.col("score") >= certificate.threshold)
             accepted = accepted | ((F.col("certificate_id") == certificate.certificate_id) & passes)
     given = products.select("product_id", F.explode("merchant_attributes").alias("attribute", "values"))
     labelled = given.where(F.size("values") > 0).select("product_id", "attribute")

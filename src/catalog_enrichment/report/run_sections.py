@@ -128,6 +128,8 @@ def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dic
 
 def nearest(attribute: Attribute, value: str, language: str | None = None) -> str | None:
     """Return the canonical value with the most similar spelling; None where none is near."""
+    if attribute.is_open:
+        return None
     spellings = attribute.spellings(language)
     if len(spellings) > MOST_SPELLINGS or not (folded := spelling(value, language)):
         return None

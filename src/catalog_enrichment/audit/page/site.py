@@ -148,14 +148,19 @@ class Site:
         spellings: dict[str, list[list[str]]] = {value: [] for value in found.values}
         for language, aliases in sorted(found.aliases.items()):
             for spelling, value in aliases.items():
-                spellings[value].append([language, spelling])
+                spellings.setdefault(value, []).append([language, spelling])
         values = [{"value": value, "aliases": aliases} for value, aliases in spellings.items()]
-        return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values}
+        kind = {"kind": found.kind.value, "unit": found.number.unit if found.number else ""}
+        return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values} | kind
 
     def check_values(self, attribute: str, values: tuple[str, ...]) -> None:
         """Raise DataContractError for values that the dictionary does not have."""
-        known = set(self.dictionary[attribute].values) if attribute in self.dictionary else set()
-        if unknown := sorted(set(values) - known):
+        found = self.dictionary.attributes.get(attribute)
+        unknown = sorted({value for value in values if found is None or not found.lists(value)})
+        if unknown and found is not None and found.is_open:
+            why = found.why_not(unknown[0]) or f"it is written {found.canonical(unknown[0])!r}"
+            raise DataContractError(f"{unknown[0]!r} is no value of {attribute}: {why}")
+        if unknown:
             raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
 
     def state_of(self, sample: ReviewSample, reviewer: str, shop_id: str = "") -> dict[str, Any]:
