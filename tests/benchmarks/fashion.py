@@ -45,7 +45,7 @@ from catalog_enrichment.values.spelling import fold
 if TYPE_CHECKING:
     from catalog_enrichment.comparison.compared_models import FittedModels
     from catalog_enrichment.comparison.tables import Comparison
-    from catalog_enrichment.training.dataset import Labels
+    from catalog_enrichment.training.labels import Labels
 
 Values = frozenset[str]
 

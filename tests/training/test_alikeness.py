@@ -16,7 +16,7 @@ from catalog_enrichment.precision.units import ChoosingScores
 from catalog_enrichment.precision.verdict_test import fewest_products
 from catalog_enrichment.records import GOLD_ROUND, Modality
 from catalog_enrichment.training.alikeness import Populations, TwoSides, compared, head_of
-from catalog_enrichment.training.dataset import Labels
+from catalog_enrichment.training.labels import Labels
 
 from .two_colours import RULE, Marketplace, Uses
 

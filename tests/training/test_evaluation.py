@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import (
     Evaluation,
     ModelScores,
@@ -19,6 +18,7 @@ from catalog_enrichment.training.evaluation import (
     measures,
     metrics_by_value,
 )
+from catalog_enrichment.training.labels import Labels
 
 ALL = np.arange(4)
 PROBABILITIES = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])

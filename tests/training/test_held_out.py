@@ -15,9 +15,9 @@ from catalog_enrichment.precision.certificate import CertificateBasis, RefusedCa
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Cardinality, Modality
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.held_out import TITLE, held_out_decisions, mistakes, pictures_of
+from catalog_enrichment.training.labels import Labels
 
 from .two_colours import Marketplace
 

@@ -11,9 +11,9 @@ import pytest
 from catalog_enrichment.models.spec import FitSpec, NoiseSpec, Recipe
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import label_noise
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec, suspect_labels
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Task
 
 from .toy import COLORS, easy, recipe, silent

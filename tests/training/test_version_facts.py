@@ -9,8 +9,9 @@ import pytest
 
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.records import Cardinality, Modality
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.version_facts import drift_reference, seldom_given
 
 from ..sample_certificate import abstention, certificate

@@ -15,9 +15,10 @@ from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Cardinality, LabelUse, Modality
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Folds
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Split
 
 from ..sample_certificate import SCORED_BY

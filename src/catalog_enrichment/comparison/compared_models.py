@@ -16,9 +16,9 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, FitSpec, Recipe
 from catalog_enrichment.precision.units import Ints
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import BOTH, ModelScores
 from catalog_enrichment.training.folds import Index, where
+from catalog_enrichment.training.labels import Labels
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.scoring import MaskedInput

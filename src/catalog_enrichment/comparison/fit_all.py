@@ -37,11 +37,12 @@ from catalog_enrichment.models.fusion.base import majority
 from catalog_enrichment.models.spec import ModelSpec, Recipe
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import EarlierUses, stable_hash
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.evaluation import BOTH, ModelScores
 from catalog_enrichment.training.fit import check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Division, Folds, GroupedProducts, Index, near_duplicate_rate, where
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.scoring import MaskedInput, predictor_of, score
 from catalog_enrichment.training.task import (

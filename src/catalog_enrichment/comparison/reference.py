@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from catalog_enrichment.config.comparison import REFERENCES
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, where
+from catalog_enrichment.training.labels import Labels
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.task import ModalitiesUsed

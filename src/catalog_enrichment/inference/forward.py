@@ -11,7 +11,7 @@ import numpy as np
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models import compute_types
-from catalog_enrichment.precision.units import top_candidates
+from catalog_enrichment.precision.units import NOTHING, top_candidates
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality
 
@@ -97,7 +97,17 @@ class ForwardPasses:
         predictor, none = self._predictor, [""] * len(batch)
         scores = predictor.predict(ProductBatch(none, none, batch.pictures) if self._without_text else batch)
         rows: list[list[ScoredCandidate]] = [[] for _ in range(len(batch))]
+        for name, of_products in scores.found.items():
+            for row, values in zip(rows, of_products, strict=True):
+                best = values[0] if values else None
+                row.append(
+                    ScoredCandidate(name, best.value, 1, best.score, evidence=best.evidence)
+                    if best
+                    else ScoredCandidate(name, NOTHING, 1, 0.0)
+                )
         for name, head in predictor.heads.items():
+            if head.is_open:
+                continue
             found = top_candidates(scores.probabilities[name], head.labels, head.cardinality)
             for row, candidates, weight in zip(rows, found, scores.attention[name].tolist(), strict=True):
                 attention = None if np.isnan(weight) else weight

@@ -6,6 +6,7 @@
     model.json                 recipe name, spec, heads, calibration temperatures, preprocessing version
     text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
     text/encoder/config.json   as transformers saves it; absent for a model without text
+    extraction/                the extractor of the attributes without a closed list; absent without such attributes
     has_value.safetensors      heads that tell products with a value from others; absent without such heads
     certificates.json          the certificates; added after certification
     drift.json                 scores by stratum at certification, for drift checks; added after certification
@@ -14,6 +15,8 @@
 Several models that vote (Bi et al. 2020, section 3.4) are a folder as well. It has a folder with weights and model.json
 for each of them, `members/00`, `members/01` and so on; its own model.json has the name, the heads and the number of
 members; the other files are those of the vote.
+
+A version of attributes without closed lists alone has an extractor and no network: no weights beside it, and no heads.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from catalog_enrichment.models.network import MultiModalNet, assemble
 from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, pretrained_config
 from catalog_enrichment.models.spec import Head, ModelSpec, Recipe
 from catalog_enrichment.models.text_encoders import text_encoder_from_config
-from catalog_enrichment.records import Cardinality, stable_hash
+from catalog_enrichment.records import ANY_VALUE, Cardinality, stable_hash
 
 WEIGHTS = "model.safetensors"
 MODEL = "model.json"
@@ -44,6 +47,8 @@ TOKENIZER = "tokenizer"
 ENCODER = "encoder"
 MEMBERS = "members"
 """The folder of the models that vote."""
+EXTRACTION = "extraction"
+"""The folder of the extractor (:mod:`catalog_enrichment.models.extraction`)."""
 
 _FORMAT = 1
 
@@ -100,6 +105,18 @@ def save_ensemble(directory: Path, name: str, members: Sequence[Path]) -> None:
     version_files.write(directory, MODEL, {"ensemble": name, "members": len(members), "heads": labels})
 
 
+def add_extractor(directory: Path, attributes: Sequence[str]) -> None:
+    """Complete a folder that has an extractor, in ``directory / EXTRACTION``, of ``attributes``."""
+    file = directory / MODEL
+    content = json.loads(file.read_text()) if file.is_file() else {"heads": {}}
+    version_files.write(directory, MODEL, content | {"open": list(attributes)})
+
+
+def has_network(directory: Path) -> bool:
+    """Return whether the version has a network or several, beside an extractor or without one."""
+    return bool(json.loads((directory / MODEL).read_text())["heads"])
+
+
 def load(directory: Path) -> Artifact:
     """Verify and read a model version; the network is in eval mode, on the CPU. Raises ModelContractError."""
     verify(directory)
@@ -124,7 +141,7 @@ def _load(directory: Path) -> Artifact:
     spec = strict.build(ModelSpec, content["spec"], where=MODEL)
     for name in spec.texts:
         self_contained.check_configs(directory / name)
-    net = _empty_network(spec, heads(directory), directory)
+    net = _empty_network(spec, network_heads(content), directory)
     net.load_state_dict(load_file(directory / WEIGHTS))
     tokenizers = {name: TextTokenizer.load(directory / name / TOKENIZER) for name in spec.texts}
     return Artifact(net.eval(), tokenizers, spec, content["calibration"])
@@ -132,19 +149,22 @@ def _load(directory: Path) -> Artifact:
 
 def verify(directory: Path) -> None:
     """Check every file against its checksum (:func:`version_files.verify`). Raises ModelContractError."""
-    version_files.verify(directory, (MODEL,) if (directory / MEMBERS).is_dir() else (WEIGHTS, MODEL))
+    without_weights = (directory / MEMBERS).is_dir() or ((directory / MODEL).is_file() and not has_network(directory))
+    version_files.verify(directory, (MODEL,) if without_weights else (WEIGHTS, MODEL))
 
 
 def weights_hash(directory: Path) -> str:
-    """Return the hash of weights, has-value heads and model.json, which determine the scores.
+    """Return the hash of weights, has-value heads, extractor and model.json, which determine the scores.
 
     Certification does not change it.
     """
     heads = [version_files.sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
+    heads += [version_files.sha256(file) for file in sorted((directory / EXTRACTION).rglob("*")) if file.is_file()]
     if (directory / MEMBERS).is_dir():
         members = [weights_hash(member) for member in sorted((directory / MEMBERS).iterdir())]
         return stable_hash(version_files.sha256(directory / MODEL), members, *heads)
-    return stable_hash(version_files.sha256(directory / WEIGHTS), version_files.sha256(directory / MODEL), *heads)
+    files = [file for file in (directory / WEIGHTS, directory / MODEL) if file.is_file()]
+    return stable_hash(*map(version_files.sha256, files), *heads)
 
 
 def preprocessing_hash(directory: Path) -> str:
@@ -156,9 +176,17 @@ def preprocessing_hash(directory: Path) -> str:
 
 
 def heads(directory: Path) -> dict[str, Head]:
-    """Return attribute -> its cardinality and labels."""
-    content = json.loads((directory / MODEL).read_text())["heads"]
-    return {name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content.items()}
+    """Return attribute -> its cardinality and labels; those of the extractor last."""
+    content = json.loads((directory / MODEL).read_text())
+    of_extractor = {name: Head(Cardinality.ONE, (ANY_VALUE,)) for name in content.get("open", ())}
+    return network_heads(content) | of_extractor
+
+
+def network_heads(content: Mapping[str, Any]) -> dict[str, Head]:
+    """Return attribute -> its cardinality and labels, of the heads in the ``content`` of model.json."""
+    return {
+        name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content["heads"].items()
+    }
 
 
 def write_has_value(directory: Path, heads: has_value.Heads) -> None:

@@ -1,13 +1,14 @@
 """The predictor, the same for evaluation in training, the batch and the MLflow model (I8).
 
-A model version is a single model or several that vote, with or without has-value heads: :func:`load_predictor`.
+A model version is a single model or several that vote, with or without has-value heads, an extractor, or both:
+:func:`load_predictor`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +21,16 @@ from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import TextTokenizer
 from catalog_enrichment.models import artifact, compute_types, has_value
+from catalog_enrichment.models.extraction.extractor import Extractor, Found
 from catalog_enrichment.models.fusion.base import majority
 from catalog_enrichment.models.image_encoders import fold_batch_norms
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.records import ANY_VALUE, Cardinality
+
+SQUARE = Square(32)
+"""The square of a version without a network: its pictures only tell products with a usable picture from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Scores:
     """(B,) bool: the product has a usable picture."""
     vectors: np.ndarray
     """(B, D) float32: the encoders' vectors of the texts, then of the picture; 0 where a product has no such part."""
+    found: dict[str, list[list[Found]]] = field(default_factory=dict)
+    """Attribute without a closed list -> the values that were found in each product's text, the best first."""
 
 
 class Scorer(Protocol):
@@ -182,14 +189,61 @@ class HasValueScorer(Scorer):
         return self._scorer.text_lengths(titles, descriptions)
 
 
+class ExtractingScorer(Scorer):
+    """An extractor for the attributes without a closed list, beside a ``scorer`` for the others, if there is any.
+
+    The probability of an open attribute is that of the best value that was found, 0 where none was.
+    """
+
+    def __init__(self, scorer: Scorer | None, extractor: Extractor, compute_type: str) -> None:
+        self._scorer, self._extractor = scorer, extractor
+        self.square = scorer.square if scorer else SQUARE
+        self.compute_type = compute_type
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        own = {name: Head(Cardinality.ONE, (ANY_VALUE,)) for name in self._extractor.attributes}
+        return (self._scorer.heads if self._scorer else {}) | own
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        proposed = self._extractor.propose(batch.titles, batch.descriptions)
+        pictured = np.array([picture is not None for picture in batch.pictures], dtype=bool)
+        scores = self._scorer.predict(batch) if self._scorer else Scores({}, {}, pictured, proposed.vectors)
+        probabilities = {
+            name: np.array([[found[0].score if found else 0.0] for found in of_products], dtype=np.float32)
+            for name, of_products in proposed.found.items()
+        }
+        unknown = {name: np.full(len(batch), np.nan, dtype=np.float32) for name in probabilities}
+        return replace(
+            scores,
+            probabilities=scores.probabilities | probabilities,
+            attention=scores.attention | unknown,
+            found=proposed.found,
+        )
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        return (self._scorer or self._extractor).text_lengths(titles, descriptions)
+
+
 def load_predictor(directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Scorer:
-    """Load a model version of either kind, with its has-value heads, to score in ``numbers`` (:mod:`compute_types`).
+    """Load a model version of any kind, with its has-value heads and extractor, to score in ``numbers``
+    (:mod:`compute_types`).
 
     Raises ModelContractError if it is damaged.
     """
+    artifact.verify(directory)
+    scorer = _networks(directory, device, numbers) if artifact.has_network(directory) else None
+    if not (directory / artifact.EXTRACTION).is_dir():
+        assert scorer is not None, "a version without an extractor has a network"
+        return scorer
+    extractor = Extractor.load(directory / artifact.EXTRACTION, device, numbers)
+    return ExtractingScorer(scorer, extractor, compute_types.name_of(numbers, device))
+
+
+def _networks(directory: Path, device: str, numbers: str) -> Scorer:
+    """Load the network, or the networks that vote, with the has-value heads."""
     scorer: Scorer
     if (directory / artifact.MEMBERS).is_dir():
-        artifact.verify(directory)
         content = json.loads((directory / artifact.MODEL).read_text())
         members = sorted((directory / artifact.MEMBERS).iterdir())
         if len(members) != content["members"]:

@@ -148,6 +148,6 @@ def _facts(candidate: Candidate, inputs: DecisionInputs, rejection: Reason | Non
         certified=certificate is not None and reaches(certificate.threshold),
         suggestible=certificate is not None and reaches(certificate.suggest_from),
         listed=candidate.listed,
-        in_pool=certificate is not None and (candidate.label or candidate.value) in certificate.pool,
+        in_pool=certificate is not None and certificate.covers(candidate.label or candidate.value),
         rejection=rejection,
     )

@@ -30,9 +30,9 @@ from catalog_enrichment.precision.pool import Pool
 from catalog_enrichment.precision.strata import size_classes
 from catalog_enrichment.precision.units import Bools, Floats, accept_scores
 from catalog_enrichment.records import Modality, stable_hash
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, half_of_groups, where
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Split
 
 COMPONENTS = 32

@@ -43,10 +43,11 @@ from catalog_enrichment.precision.units import (
 )
 from catalog_enrichment.records import GOLD_ROUND, EarlierUses, LabelUse, Modality, stable_hash
 from catalog_enrichment.training.alikeness import Populations
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, near_duplicate_rate, where
 from catalog_enrichment.training.held_out import decisions_of
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.scoring import SavedVersion
 from catalog_enrichment.training.task import Split, not_learned
 

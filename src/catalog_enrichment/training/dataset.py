@@ -12,9 +12,8 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,7 +28,8 @@ from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.reasons import TRANSIENT, Reason
-from catalog_enrichment.records import Cardinality, Modality, stable_hash
+from catalog_enrichment.records import Modality, stable_hash
+from catalog_enrichment.training.labels import KnownValues, Labels, closed_labels, open_labels
 from catalog_enrichment.training.product_labels import ProductLabels, Values, labels_of
 
 if TYPE_CHECKING:
@@ -64,53 +64,6 @@ class LoadOptions:
                 f"{' with model.image.trim, which needs twice that' if square.trim else ''}: "
                 f"set images.scaled_side = {square.wanted_side}"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """The labels of one attribute for N products, with V learned values."""
-
-    attribute: str
-    cardinality: Cardinality
-    values: tuple[str, ...]
-    """The learned values, in the dictionary's order."""
-    truth: Bools
-    """(N, V): the merchant gives this value."""
-    labelled: Bools
-    """(N,): the merchant gives a value, learned or not. Evaluation and certification use these products."""
-    unlearned: NDArray[np.int64]
-    """(N,): number of true values that are not learned; they count in the denominator of recall."""
-    unlabelled: Bools
-    """(N,): the attribute applies and the merchant gives no value: the products that enrichment fills."""
-    too_few: str = ""
-    """Why the learned values are too few for a model; "" if they are enough."""
-    refused: Bools | None = None
-    """(N, V): people answered that this value is wrong, and nobody which is right; None: for no product."""
-    gold: Bools | None = None
-    """(N,): people answered for this unlabelled product in a gold sample; None: for no product."""
-    gold_truth: Bools | None = None
-    """(N, V): their answers; all false where the product has no value, a value that is not learned, or where they
-    could not tell."""
-
-    @property
-    def learnable(self) -> Bools:
-        """(N,): labelled with at least one learned value; these products are in the loss."""
-        return np.asarray(self.truth.any(axis=1))
-
-    @property
-    def in_loss(self) -> Bools:
-        """(N,): learnable, or with a refused value."""
-        return self.learnable if self.refused is None else np.asarray(self.learnable | self.refused.any(axis=1))
-
-    def people_only_in(self, train: NDArray[np.int64]) -> Labels:
-        """Return the labels without people's answers about products that are not in ``train``: these measure
-        nothing."""
-        elsewhere = ~self.labelled
-        elsewhere[train] = False
-        if not (self.in_loss & elsewhere).any():
-            return self
-        keep = ~elsewhere[:, None]
-        return replace(self, truth=self.truth & keep, refused=None if self.refused is None else self.refused & keep)
 
 
 @dataclass(slots=True)
@@ -196,74 +149,16 @@ class Dataset:
         measured or certified by them.
         """
         attribute = self.dictionary[name]
-        applies = [attribute.applies_to(category) for category in self.categories]
-        given = [values.get(name, ()) if here else () for values, here in zip(self.merchant, applies, strict=True)]
-        most = 1 if attribute.cardinality is Cardinality.ONE else np.inf
-        known = [
-            () if name in derived or len(values) > most else values
-            for values, derived in zip(given, self.self_derived, strict=True)
-        ]
-        right, wrong = ([answers.get(name, ()) for answers in column] for column in (self.people, self.refused))
-        support = Counter(chain.from_iterable([*known, *right]))
-        learned = tuple(value for value in attribute.values if support[value] >= min_count)
-        truth = _in_columns(known, learned)
-        unlearned = np.array([len(values) for values in known], dtype=np.int64) - truth.sum(axis=1)
-        labelled = np.asarray(truth.any(axis=1) | (unlearned > 0))
-        products = zip(applies, self.merchant, right, wrong, strict=True)
-        unlabelled = np.array(
-            [here and not (values.get(name) or yes or no) for here, values, yes, no in products], dtype=bool
+        merchant = [values.get(name, ()) for values in self.merchant]
+        known = KnownValues(
+            applies=[attribute.applies_to(category) for category in self.categories],
+            merchant=merchant,
+            self_derived=[name in derived for derived in self.self_derived],
+            people=[values.get(name, ()) for values in self.people],
+            refused=[values.get(name, ()) for values in self.refused],
+            gold=[answers.get(name) for answers in self.gold],
         )
-        refused = _in_columns(wrong, learned)
-        gold = unlabelled & np.array([name in answers for answers in self.gold], dtype=bool)
-        gold_truth = _in_columns([answers.get(name, ()) for answers in self.gold], learned) & gold[:, None]
-        return Labels(
-            attribute=name,
-            cardinality=attribute.cardinality,
-            values=learned,
-            truth=truth | _in_columns(right, learned),
-            labelled=labelled,
-            unlearned=unlearned,
-            unlabelled=unlabelled,
-            too_few=_too_few(attribute.cardinality, learned, {v: support[v] for v in attribute.values}, labelled),
-            refused=refused if refused.any() else None,
-            gold=gold if gold.any() else None,
-            gold_truth=gold_truth if gold.any() else None,
-        )
-
-
-def _too_few(cardinality: Cardinality, learned: Sequence[str], support: Mapping[str, int], labelled: Bools) -> str:
-    """Return why a model cannot learn an attribute by the number of its ``learned`` values; "" if it can.
-
-    ``support``: the dictionary's values -> labelled products. A model needs two values of an attribute of cardinality
-    ONE, which it tells apart, and one of an attribute of cardinality MANY.
-    """
-    needed = 2 if cardinality is Cardinality.ONE else 1
-    if len(learned) >= needed:
-        return ""
-    given = {value: products for value, products in support.items() if products}
-    if not given:
-        products = int(labelled.sum())
-        return (
-            f"none of its {products:,} labelled products has a value of the dictionary"
-            if products
-            else ("no product has a value of it")
-        )
-    most = max(given, key=lambda value: given[value])
-    if len(given) < needed:
-        return f"all {given[most]:,} products with a value of the dictionary have {most!r}, and a model tells two apart"
-    return (
-        f"{len(learned)} of {len(support):,} values have enough labelled products (training.min_label_count), and "
-        f"{needed} are needed: the most frequent, {most!r}, has {given[most]:,}"
-    )
-
-
-def _in_columns(values_by_product: Sequence[Collection[str]], columns: Sequence[str]) -> Bools:
-    """(N, V): the product has the value of the column."""
-    column_of = {value: column for column, value in enumerate(columns)}
-    found = np.zeros((len(values_by_product), len(columns)), dtype=bool)
-    for product, values in enumerate(values_by_product):
-        found[product, [column_of[value] for value in values if value in column_of]] = True
-    return found
+        return open_labels(attribute, known) if attribute.is_open else closed_labels(attribute, known, min_count)
 
 
 def load_dataset(products: Iterable[pa.RecordBatch], dictionary: Dictionary, options: LoadOptions) -> Dataset:

@@ -28,8 +28,8 @@ from catalog_enrichment.precision import bootstrap
 from catalog_enrichment.precision import classification_metrics as metrics
 from catalog_enrichment.precision.classification_metrics import pairs_from
 from catalog_enrichment.precision.units import Bools, Ints, ratio
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.labels import Labels
 
 BOTH = "both"
 """The whole model, in tables and metric names; beside `image_masked`, `text_masked`, `image_only`, `text_only`."""
@@ -59,6 +59,8 @@ class ModelScores:
     """Attribute -> (n,) attention weight on the text; missing if the fusion has none, NaN where it is not defined."""
     vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     """(n, D): the encoders' vectors; empty where they are not needed."""
+    proposed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Attribute without a closed list -> (n,) the value that is proposed; "" where none is."""
 
     def at(self, attribute: str, index: Index) -> NDArray[Any]:
         """(n, V) probabilities of the products at ``index``; all of them must have been scored."""
@@ -223,8 +225,11 @@ def confusions(probabilities: NDArray[Any], labels: Labels, index: Index) -> lis
     pairs: Counter[tuple[str, str]] = Counter()
     for product in np.flatnonzero((predicted & ~truth).any(axis=1)):
         missed = [labels.values[column] for column in np.flatnonzero(truth[product] & ~predicted[product])]
-        for column in np.flatnonzero(predicted[product] & ~truth[product]):
-            pairs.update((true, labels.values[column]) for true in missed or ["(a value not learned)"])
+        if labels.is_open:
+            missed = [labels.right[index[product]]]
+        for column in np.flatnonzero(predicted[product] & ~truth[product]).tolist():
+            proposed = labels.value(int(index[product]), column) or "(nothing)"
+            pairs.update((true, proposed) for true in missed or ["(a value not learned)"])
     return [
         {"attribute": labels.attribute, "true": true, "predicted": predicted, "products": count}
         for (true, predicted), count in pairs.most_common(WORST_PAIRS)

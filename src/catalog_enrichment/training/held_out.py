@@ -14,9 +14,10 @@ from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.precision.classification_metrics import predictions
 from catalog_enrichment.precision.units import Bools, writable_values
 from catalog_enrichment.records import Modality
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Split
 
 TITLE = 300
@@ -43,7 +44,7 @@ def held_out_decisions(
         for certificate in certificates:
             if certificate.attribute == name and certificate.threshold is not None:
                 covered = _covered(dataset, index, certificate)
-                pool = np.array([value in certificate.pool for value in label.values], dtype=bool)
+                pool = np.array([certificate.covers(value) for value in label.values], dtype=bool)
                 of_path = scores.at(name, index[covered])
                 written[covered] = writable_values(of_path, label.cardinality, pool, certificate.threshold)
         rows += decisions_of(split, label, index, written)
@@ -63,7 +64,7 @@ def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> l
                 split.dataset.merchant[product].get(label.attribute)
                 or split.dataset.gold[product].get(label.attribute, ())
             ),
-            written_values=tuple(label.values[column] for column in np.flatnonzero(row)),
+            written_values=tuple(label.value(product, column) for column in np.flatnonzero(row).tolist()),
             modality=paths[product],
         )
         for product, row in zip(index.tolist(), written, strict=True)
@@ -146,7 +147,8 @@ def _wrong(
     predicted = predictions(probabilities, labels.cardinality)
     for row, product in enumerate(ascending.tolist()):
         decision = decisions[int(order[row])]
-        written = np.array([value in decision.written_values for value in labels.values], dtype=bool)
+        values = [labels.value(product, column) for column in range(len(labels.values))]
+        written = np.array([value in decision.written_values for value in values], dtype=bool)
         wrong = (predicted[row] | written) & ~labels.truth[product]
         if not wrong.any():
             continue
@@ -158,7 +160,7 @@ def _wrong(
             "product_id": decision.product_id,
             "title": dataset.titles[product][:TITLE],
             "true": list(decision.true_values),
-            "predicted": labels.values[column],
+            "predicted": values[column],
             "score": float(probabilities[row, column]),
             "modality": decision.modality.value if decision.modality else "",
             "attention": weight,

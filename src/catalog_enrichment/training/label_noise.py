@@ -20,9 +20,9 @@ from catalog_enrichment.models.spec import ModelSpec, NoiseSpec, Recipe
 from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.examples import single_encoder_spec
 from catalog_enrichment.training.folds import Index, stratified_parts
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import FitInputs, Progress
 from catalog_enrichment.training.objectives import Classification, targets_of
 from catalog_enrichment.training.task import Task

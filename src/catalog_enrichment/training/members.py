@@ -15,11 +15,11 @@ from catalog_enrichment.models import artifact
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.spec import Ensemble, Recipe
 from catalog_enrichment.precision.units import Bools
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.fit import Fitted, check_buildable
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.scoring import temperatures
-from catalog_enrichment.training.task import Split, Task, modalities_used, settings_of, task_of
+from catalog_enrichment.training.task import Split, Task, modalities_used, not_learned, settings_of, task_of
 
 
 def recipe_of(config: Config) -> Recipe | Ensemble:
@@ -44,25 +44,35 @@ class Members:
 
     @classmethod
     def of(cls, recipe: Recipe | Ensemble, split: Split, labels: Mapping[str, Labels]) -> Members:
-        """Make the tasks. Raises ConfigError if a network of a member cannot be built."""
-        recipes = recipes_of(recipe)
+        """Make the tasks; none where only attributes without a closed list can be learned, which need no network.
+
+        Raises ConfigError if a network of a member cannot be built.
+        """
+        recipes, why_not = recipes_of(recipe), not_learned(labels, split.folds.train)
+        learned = [label for name, label in labels.items() if name not in why_not]
+        if learned and all(label.is_open for label in learned):
+            return cls(recipe, [])
         tasks = [task_of(split, labels, member.model) for member in recipes]
         for member, task in zip(recipes, tasks, strict=True):
             check_buildable(member, task)
         return cls(recipe, tasks)
 
     @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipes that are fitted; none without tasks."""
+        return recipes_of(self.recipe) if self.tasks else ()
+
+    @property
     def named(self) -> list[Recipe]:
         """The recipes with the names of their fits in progress lines and checkpoints: numbered for a vote."""
-        recipes = recipes_of(self.recipe)
-        if len(recipes) == 1:
-            return list(recipes)
-        return [replace(member, name=f"{member.name} {number}") for number, member in enumerate(recipes)]
+        if len(self.recipes) < 2:
+            return list(self.recipes)
+        return [replace(member, name=f"{member.name} {number}") for number, member in enumerate(self.recipes)]
 
     @property
     def multimodal(self) -> bool:
         """True where the members, taken together, use texts and pictures."""
-        return modalities_used(member.model for member in recipes_of(self.recipe)) == "both"
+        return bool(self.tasks) and modalities_used(member.model for member in self.recipes) == "both"
 
     def fit(self, fit: Callable[[Recipe, Task], Fitted], progress: Progress) -> None:
         """Fit every member; a line of progress begins each fit of a vote."""
@@ -73,7 +83,9 @@ class Members:
             self.fitted.append(fit(member, task))
 
     def save(self, folder: Path) -> None:
-        """Write the model version's folder, all but its certificates."""
+        """Write the model version's folder, all but its certificates and its extractor."""
+        if not self.tasks:
+            return
         recipes = recipes_of(self.recipe)
         vote = isinstance(self.recipe, Ensemble)
         folders = [folder / artifact.MEMBERS / f"{number:02d}" for number in range(len(recipes))] if vote else [folder]
@@ -82,9 +94,19 @@ class Members:
         if vote:
             artifact.save_ensemble(folder, self.recipe.name, folders)
 
+    @property
+    def chosen(self) -> Mapping[str, float]:
+        """What the first fit chose; nothing without a fit."""
+        return self.fitted[0].chosen if self.fitted else {}
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The losses of the first fit; none without a fit."""
+        return self.fitted[0].history if self.fitted else []
+
     def unseen(self, split: Split) -> Bools:
         """(N,): no fit has seen a product of the content group."""
-        adapted = zip(recipes_of(self.recipe), self.tasks, strict=True)
+        adapted = zip(self.recipes, self.tasks, strict=True)
         seen = [split.folds.train, *(task.self_supervised for member, task in adapted if member.adapt is not None)]
         return ~np.isin(split.groups, split.groups[np.concatenate(seen)])
 

@@ -18,9 +18,9 @@ from torch.nn import functional
 from catalog_enrichment.models.fusion.base import HeldOutTargets, kl_to_uniform
 from catalog_enrichment.models.network import ModelInputs, ModelOutputs, MultiModalNet
 from catalog_enrichment.records import Cardinality, stable_hash
-from catalog_enrichment.training.dataset import Labels
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Index
+from catalog_enrichment.training.labels import Labels
 
 HELD_OUT_BATCH = 128
 

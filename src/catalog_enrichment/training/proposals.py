@@ -35,7 +35,7 @@ from catalog_enrichment.registry.trained_model import MADE_ELSEWHERE, TrainedMod
 from catalog_enrichment.training import held_out, seen_products, version_facts
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.folds import (
     CertificationRound,
@@ -47,6 +47,7 @@ from catalog_enrichment.training.folds import (
     folds_of_round,
     where,
 )
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.scoring import products_to_score
 from catalog_enrichment.training.task import MIN_LABELLED, Split, attributes_of
 

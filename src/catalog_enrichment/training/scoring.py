@@ -12,15 +12,16 @@ import numpy as np
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, compute_types, has_value
-from catalog_enrichment.models.predictor import Predictor, Scorer, load_predictor
+from catalog_enrichment.models.predictor import Predictor, Scorer, Scores, load_predictor
 from catalog_enrichment.models.spec import FusionSpec, ModelSpec, Recipe, SearchSpec
 from catalog_enrichment.monitoring.stages import duration
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
 from catalog_enrichment.precision.classification_metrics import fit_temperature
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import BOTH, Evaluation, ModelScores
 from catalog_enrichment.training.fit import Fitted
 from catalog_enrichment.training.folds import Index, where
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import Progress, ignored
 from catalog_enrichment.training.task import Split, Task
 
@@ -127,22 +128,35 @@ def score(
         },
         {name: np.concatenate([np.empty(0), *(part.attention[name] for part in scores)])[as_given] for name in widths},
         np.concatenate([part.vectors for part in scores])[as_given] if scores else np.empty((0, 0), dtype=np.float32),
+        _proposed(scores, as_given),
     )
 
 
+def _proposed(scores: Sequence[Scores], order: Index) -> dict[str, list[str]]:
+    """Return attribute without a closed list -> the value that is proposed for each product, in ``order``."""
+    names = scores[0].found if scores else {}
+    best = {name: [found[0].value if found else "" for part in scores for found in part.found[name]] for name in names}
+    return {name: [values[product] for product in order.tolist()] for name, values in best.items()}
+
+
 def evaluate(
-    split: Split, task: Task, version: SavedVersion, held_out: Sequence[HeldOutDecision], with_masking: bool
+    split: Split,
+    labels: Mapping[str, Labels],
+    version: SavedVersion,
+    held_out: Sequence[HeldOutDecision],
+    with_masking: bool,
 ) -> Evaluation:
     """Return certified metrics and metrics of the version on the test fold, in its first number type; if
-    ``with_masking``, also with each input masked."""
+    ``with_masking``, also with each input masked. ``labels``: of the attributes that the version scores."""
     evaluation, test = Evaluation(), _compared(split)
     scores_by_modality = {BOTH: version.scores[0]}
     for masked in get_args(MaskedInput)[1:] if with_masking else ():
         scores_by_modality[f"{masked}_masked"] = score(version.predictors[0], split.dataset, test, ignored, masked)
     for modality, modality_scores in scores_by_modality.items():
-        for label in task.labels.values():
-            evaluation.add_modality(modality, label, modality_scores, test, split.groups)
-    for attribute in task.labels:
+        for label in labels.values():
+            if modality == BOTH or not label.is_open:
+                evaluation.add_modality(modality, label, modality_scores, test, split.groups)
+    for attribute in labels:
         decisions = [row for row in held_out if row.attribute == attribute]
         in_training = np.isin([row.group for row in decisions], split.groups[split.folds.train])
         evaluation.add_certified(attribute, certified_metrics(decisions, in_training))

@@ -16,9 +16,10 @@ from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.precision.seen_labels import EarlierAgainstLater, earlier_against_later
 from catalog_enrichment.precision.units import Bools, accept_scores, units_from
 from catalog_enrichment.records import stable_hash
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import where
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Split
 
 if TYPE_CHECKING:

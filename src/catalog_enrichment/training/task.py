@@ -22,7 +22,7 @@ from catalog_enrichment.models.spec import Ensemble, FitSpec, Head, ModelSpec, R
 from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.precision.units import Ints
 from catalog_enrichment.records import EarlierUses, stable_hash
-from catalog_enrichment.training.dataset import Dataset, Labels, LoadOptions, load_dataset
+from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import (
     CertificationRound,
@@ -37,6 +37,7 @@ from catalog_enrichment.training.folds import (
     resumed,
     where,
 )
+from catalog_enrichment.training.labels import Labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,7 +225,7 @@ def _with_people(folds: Folds, dataset: Dataset, groups: Ints) -> Folds:
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
-    """Return the task of ``model``: the attributes that can be learned, and texts tokenized with a vocabulary that is
+    """Return the task of ``model``: the attributes with a closed list that can be learned, and texts tokenized with a vocabulary that is
     built of the train fold.
 
     Unlabelled products add nothing to the vocabulary: held-out products would have more unknown words than they, and
@@ -232,7 +233,9 @@ def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Tas
     learned."""
     train = split.folds.train
     why_not = not_learned(labels, train)
-    learned = {name: label.people_only_in(train) for name, label in labels.items() if name not in why_not}
+    learned = {
+        name: label.people_only_in(train) for name, label in labels.items() if name not in why_not and not label.is_open
+    }
     if not learned:
         reasons = "; ".join(f"{name}: {why}" for name, why in why_not.items())
         raise DataContractError(

@@ -17,13 +17,14 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.models import compute_types, version_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.trained_model import TrainedModel
-from catalog_enrichment.training import held_out, scoring, task, version_facts
+from catalog_enrichment.training import held_out, open_attributes, scoring, task, version_facts
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import EarlierCandidates, certifiers
 from catalog_enrichment.training.distributed import Fitter
 from catalog_enrichment.training.fit import fit, set_threads
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.members import Members, recipe_of, recipes_of
+from catalog_enrichment.training.open_attributes import OpenAttributes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,31 +59,39 @@ def train(
     with stages("split"):
         labels = task.labels_of(dataset, settings)
         split = task.resumable_split(dataset, config, recipe, earlier.uses)
-        members = Members.of(recipe, split, labels)
+        members, extraction = Members.of(recipe, split, labels), OpenAttributes.of(config, split, labels)
+        heads = (members.tasks[0].heads if members.tasks else {}) | (extraction.heads if extraction else {})
     for name, why in task.not_learned(labels, split.folds.train).items():
         progress(f"warning: {name} is not learned: {why}")
     if split.certification_round.reason:
         progress(f"certification labels: {split.certification_round.reason}")
-    if lost := earlier.lost({name: head.labels for name, head in members.tasks[0].heads.items()}):
+    if lost := earlier.lost({name: head.labels for name, head in heads.items()}):
         progress(f"warning: nothing will be certified, because the promotion gate would refuse the model. {lost}")
         earlier = replace(earlier, refusal=lambda *_: lost)
 
     with stages("fit"):
         members.fit(fit_one, progress)
+        if extraction:
+            extraction.fit(split, progress)
     with stages("calibrate"):
         members.save(folder)
+        if extraction:
+            extraction.save(folder)
         version = scoring.SavedVersion(folder, numbers, dataset)
     with stages("score") as stage:
         to_score = scoring.products_to_score(split, labels)
         version.score(to_score, progress)
+        by_compute_type = [open_attributes.judged_by(scores, labels, dataset) for scores in version.scores]
+        labels = by_compute_type[0]
         stage.rows_in = len(to_score)
     with stages("has_value") as stage:
         populations = Populations(split, members.unseen(split), settings.has_value)
-        version.add_heads(populations.heads(labels, version.scores[0]))
+        closed = {name: label for name, label in labels.items() if not label.is_open}
+        version.add_heads(populations.heads(closed, version.scores[0]))
         stage.rows_out = len(version.heads)
     with stages("certify"):
-        by_compute_type = certifiers(split, config, version, populations, earlier)
-        certificates = [certifier.certify_all(labels) for certifier in by_compute_type]
+        of_types = certifiers(split, config, version, populations, earlier)
+        certificates = [each.certify_all(judged) for each, judged in zip(of_types, by_compute_type, strict=True)]
         issued = [certificate for of_type in certificates for certificate in of_type]
         version_files.write_certificates(folder, [certificate.to_dict() for certificate in issued])
         drift = version_facts.drift_references(version, certificates, labels, masking=members.multimodal)
@@ -91,7 +100,8 @@ def train(
     scores, with_pictures = version.scores[0], members.multimodal and bool(dataset.has_image.any())
     with stages("evaluate"):
         decisions = held_out.held_out_decisions(split, labels, scores, certificates[0])
-        evaluation = scoring.evaluate(split, members.tasks[0], version, decisions, with_masking=with_pictures)
+        scored = {name: labels[name] for name in heads}
+        evaluation = scoring.evaluate(split, scored, version, decisions, with_masking=with_pictures)
     if settings.unimodal_baselines and with_pictures:
         with stages("baselines"):
             scoring.add_baselines(evaluation, recipes_of(recipe)[0], split, members.tasks[0], fit_one)
@@ -103,15 +113,15 @@ def train(
     return TrainedModel(
         artifact=folder,
         certificates=issued,
-        metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in members.fitted[0].chosen.items()},
-        params=version_facts.params(config, members),
+        metrics=evaluation.metrics | {f"chosen/{name}": value for name, value in members.chosen.items()},
+        params=version_facts.params(config, members, extraction),
         tables=evaluation.tables
         | members.tables()
         | ({"compute_types": differences} if differences else {})
         | {"mistakes": mistakes, "has_value": populations.head_table(version.heads, scores)}
-        | {"seldom_given": version_facts.seldom_given(dataset, labels, by_compute_type[0].represented)},
+        | {"seldom_given": version_facts.seldom_given(dataset, labels, of_types[0].represented)},
         curves=evaluation.curves,
-        history=members.fitted[0].history,
+        history=members.history,
         warnings=evaluation.warnings,
         held_out=decisions,
         pictures=held_out.pictures_of(dataset, [row["product_id"] for row in mistakes]),

@@ -21,11 +21,13 @@ from catalog_enrichment.precision.units import Bools, Floats, accept_scores, as_
 from catalog_enrichment.records import Modality, flatten_keys, stable_hash
 from catalog_enrichment.training import product_labels
 from catalog_enrichment.training.certification import data_window, label_set
-from catalog_enrichment.training.dataset import Dataset, Labels
+from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, near_duplicate_rate, where
+from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import ignored
 from catalog_enrichment.training.members import Members
+from catalog_enrichment.training.open_attributes import OpenAttributes
 from catalog_enrichment.training.scoring import MaskedInput, SavedVersion, score
 from catalog_enrichment.training.task import Split, settings_of
 
@@ -202,7 +204,7 @@ def _accepted(scores: ModelScores, certificates: Sequence[Certificate], label: L
 
 def _in_pool(label: Labels, certificate: Certificate) -> Bools:
     """(V,): the certificate covers the value."""
-    return np.array([value in certificate.pool for value in label.values], dtype=bool)
+    return np.array([certificate.covers(value) for value in label.values], dtype=bool)
 
 
 # --- categories that seldom have an attribute ------------------------------------------------------------------------
@@ -258,10 +260,10 @@ def _kept(categories: set[str], seldom: Sequence[str]) -> list[str]:
 # --- parameters and lineage --------------------------------------------------------------------------------------
 
 
-def params(config: Config, members: Members) -> dict[str, Any]:
-    """Return the recipe, [training] and [precision], as a flat mapping."""
+def params(config: Config, members: Members, extraction: OpenAttributes | None) -> dict[str, Any]:
+    """Return the recipe, that of the extractor, [training] and [precision], as a flat mapping."""
     settings = {"training": asdict(settings_of(config)), "precision": asdict(config.precision)}
-    return flatten_keys(members.params() | settings)
+    return flatten_keys(members.params() | (extraction.params() if extraction else {}) | settings)
 
 
 def labelled_products(dataset: Dataset, attributes: Sequence[str]) -> pa.Table:
