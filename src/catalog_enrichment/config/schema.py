@@ -84,7 +84,7 @@ class TrainingConfig:
     """Changed recipe keys: {"model.fusion.kind" = "late"}, as in `[[compare.recipes]]`. For a vote, they change every
     member."""
     extraction: str = "recipes:extract.toml"
-    """`recipes:NAME.toml` or a path: the recipe of the extractor, where an attribute has the kind `number` or `text`."""
+    """`recipes:NAME.toml` or a path: the recipe of the extractor of the attributes of kind `number` and `text`."""
     attributes: list[str] = field(default_factory=list)
     """Attributes to learn; empty: every enabled attribute of the dictionary."""
     folds: FoldsConfig = field(default_factory=FoldsConfig)

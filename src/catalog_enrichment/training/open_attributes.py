@@ -77,6 +77,11 @@ def recipe_of(config: Config) -> ExtractionRecipe:
     return load_extraction_recipe(resources.locate(settings_of(config).extraction, config.path(".")))
 
 
+def max_chars(config: Config) -> int:
+    """Return the characters of a title, and of a description, that the extractor reads."""
+    return recipe_of(config).text.max_chars
+
+
 def judged_by(scores: ModelScores, labels: Mapping[str, Labels], dataset: Dataset) -> dict[str, Labels]:
     """Return the labels, those of open attributes :func:`labels.judged` for what ``scores`` propose."""
     found = dict(labels)

@@ -27,7 +27,7 @@ from catalog_enrichment.models.compute_types import GIVEN
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.precision.certificate import ScoredBy
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
-from catalog_enrichment.precision.units import Bools, Floats, Ints
+from catalog_enrichment.precision.units import NOTHING, Bools, Floats, Ints
 from catalog_enrichment.proposers.given import Calibration, Calibrations
 from catalog_enrichment.proposers.protocol import Proposer
 from catalog_enrichment.records import EarlierUses, flatten_keys
@@ -48,6 +48,7 @@ from catalog_enrichment.training.folds import (
     where,
 )
 from catalog_enrichment.training.labels import Labels
+from catalog_enrichment.training.open_attributes import judged_by
 from catalog_enrichment.training.scoring import products_to_score
 from catalog_enrichment.training.task import MIN_LABELLED, Split, attributes_of
 
@@ -117,6 +118,7 @@ def certify(
     with stages("calibrate"):
         labels = {name: answered_only(label, proposed) for name, label in labels.items()}
         uncalibrated = scores_of(proposed, labels, {})
+        labels = judged_by(uncalibrated, labels, dataset)
         calibrations = {} if settings.calibration == "none" else fitted(uncalibrated, split, labels)
         proposer = source.save(folder, calibrations)
         vectors = text_vectors(dataset, proposed.index)
@@ -231,12 +233,19 @@ def scores_of(
     """Return the proposals as scores: 0 for a value that is not proposed. ``vectors``: (n, D) of the texts."""
     columns = {name: {value: column for column, value in enumerate(label.values)} for name, label in labels.items()}
     found = {name: np.zeros((len(proposed.index), len(label.values))) for name, label in labels.items()}
+    open_values = {name: [""] * len(proposed.index) for name, label in labels.items() if label.is_open}
     for row, proposals in enumerate(proposed.proposals):
         for name, value, score in proposals:
-            if name in found and (column := columns[name].get(value)) is not None:
+            is_open = name in open_values and value != NOTHING
+            if name in found and (column := 0 if is_open else columns[name].get(value)) is not None:
                 calibration = calibrations.get(name)
-                found[name][row, column] = score if calibration is None else calibration(score)
-    return ModelScores(proposed.index, found, vectors=NO_VECTORS if vectors is None else vectors)
+                own = score if calibration is None else calibration(score)
+                if is_open and own <= found[name][row, 0]:
+                    continue  # a product has one value, the best
+                found[name][row, column] = own
+                if is_open:
+                    open_values[name][row] = value
+    return ModelScores(proposed.index, found, vectors=NO_VECTORS if vectors is None else vectors, proposed=open_values)
 
 
 def fitted(scores: ModelScores, split: Split, labels: Mapping[str, Labels]) -> dict[str, Calibration]:

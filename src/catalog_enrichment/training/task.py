@@ -143,9 +143,10 @@ def load(
     config: Config,
     recipes: Sequence[Recipe],
     workdir: Path,
+    max_chars: int = 0,
 ) -> Dataset:
     """Read the products, with texts and pictures as ``recipes`` need them, which all have the same `model.image.size`
-    and `trim`. The pictures are written to ``workdir``.
+    and `trim`. The pictures are written to ``workdir``. At least ``max_chars`` characters of a text are kept.
 
     Raises GateRefused where ``recipes`` use pictures and too many of them are unusable.
     """
@@ -153,7 +154,7 @@ def load(
     options = LoadOptions(
         attributes=attributes_of(settings, dictionary),
         square=recipes[0].model.image.square,
-        max_chars=max(recipe.model.max_chars for recipe in recipes),
+        max_chars=max(max_chars, *(recipe.model.max_chars for recipe in recipes)),
         images=config.pictures(),
         workdir=workdir,
         max_unlabelled=settings.max_unlabelled,
@@ -225,8 +226,8 @@ def _with_people(folds: Folds, dataset: Dataset, groups: Ints) -> Folds:
 
 
 def task_of(split: Split, labels: Mapping[str, Labels], model: ModelSpec) -> Task:
-    """Return the task of ``model``: the attributes with a closed list that can be learned, and texts tokenized with a vocabulary that is
-    built of the train fold.
+    """Return the task of ``model``: the attributes with a closed list that can be learned, and texts tokenized with a
+    vocabulary that is built of the train fold.
 
     Unlabelled products add nothing to the vocabulary: held-out products would have more unknown words than they, and
     labelled and unlabelled products would differ for that reason alone. Raises DataContractError if no attribute can be

@@ -52,7 +52,9 @@ def train(
     fit_one = partial(fit, progress=progress, checkpoints=task.checkpoint_folder(config, workdir))
 
     with stages("load") as stage:
-        dataset = task.load(products, dictionary, config, recipes_of(recipe), workdir)
+        dataset = task.load(
+            products, dictionary, config, recipes_of(recipe), workdir, open_attributes.max_chars(config)
+        )
         stage.rows_in, stage.rows_out = dataset.counts["products_read"], len(dataset)
     if dataset.unusable.by_reason:
         progress(f"warning: {dataset.unusable.sentence()}")
