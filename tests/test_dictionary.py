@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from catalog_enrichment import dictionary
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.records import ANY_VALUE
 
 
 def write(folder: Path, *attributes: dict[str, Any]) -> Path:
@@ -28,6 +29,10 @@ COLOR: dict[str, Any] = {
     "aliases": {"en": {"gray": "Grey", "navy": "Navy Blue"}, "de": {"rot": "Red"}, "xx": {"rot": "Grey"}},
     "categories": ["Apparel"],
 }
+
+
+WIDTH: dict[str, Any] = {"name": "width", "kind": "number", "unit": "cm", "range": [1, 500]}
+BRAND: dict[str, Any] = {"name": "brand", "kind": "text", "aliases": {"en": {"HP": "Hewlett-Packard"}}}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,17 @@ def test_an_attribute_applies_to_its_categories_and_all_below(
         ([COLOR | {"categories": "Apparel"}], r"attributes\.0\.categories must be a list"),
         ([COLOR | {"name": "size (EU)"}], "letters, digits, _ and -"),
         ([COLOR | {"name": "a/b"}], "letters, digits, _ and -"),
+        ([WIDTH | {"unit": "foo"}], "'foo' is no known unit"),
+        ([WIDTH | {"units": ["kg"]}], "'kg' cannot be converted into 'cm'"),
+        ([WIDTH | {"values": ["1 cm"]}], "values is a key of attributes of kind 'closed', not 'number'"),
+        ([WIDTH | {"aliases": {"en": {"a": "b"}}}], "aliases is a key of attributes of kind 'text', not 'number'"),
+        ([WIDTH | {"cardinality": "many"}], "cardinality 'one'"),
+        ([WIDTH | {"tolerance": 1.0}], r"tolerance must lie in \[0, 1\), not 1.0"),
+        ([WIDTH | {"range": [5, 1]}], "smallest, largest"),
+        ([WIDTH | {"range": [5]}], "smallest, largest"),
+        ([{"name": "width", "kind": "number"}], "a number needs a unit"),
+        ([{"name": "brand", "kind": "text", "unit": "cm"}], "unit is a key of attributes of kind 'number', not 'text'"),
+        ([COLOR | {"range": [1, 2]}], "range is a key of attributes of kind 'number', not 'closed'"),
         ([COLOR, COLOR], "twice"),
         ([COLOR, COLOR | {"name": "Color"}], "differ in case alone"),
     ],
@@ -179,3 +195,56 @@ def test_no_two_values_of_a_dictionary_share_a_spelling_i1(values: list[str]) ->
     for language in (None, "tr"):
         assert {loaded.canonical(value, language) for value in loaded.values} == set(stripped)
         assert all(loaded.canonical(value, language) == value for value in loaded.values)
+
+
+def test_open_attributes_have_values_by_their_kind(tmp_path: Path) -> None:
+    words = dictionary.load(write(tmp_path, COLOR, WIDTH, BRAND))
+    width, brand, color = words["width"], words["brand"], words["color"]
+    assert (width.is_open, brand.is_open, color.is_open) == (True, True, False)
+    assert width.canonical('20"') == "50.8 cm"
+    assert width.canonical("1.299 mm", "de") == "129.9 cm"
+    assert width.canonical("12-15 cm") is None
+    assert width.why_not("9000 cm") == "the number is not in the plausible range"
+    assert brand.canonical("hp") == "Hewlett-Packard"
+    assert brand.canonical("Acme  Co") == "Acme Co"
+    assert color.why_not("blurple") == "no value of the dictionary has this spelling"
+    assert color.why_not("gray") is None
+    assert (width.labels, color.labels) == ((ANY_VALUE,), ("Navy Blue", "Grey", "Red"))
+
+
+def test_an_open_attribute_lists_what_it_would_store(tmp_path: Path) -> None:
+    words = dictionary.load(write(tmp_path, COLOR, WIDTH, BRAND))
+    assert words["width"].lists("51 cm")
+    assert not words["width"].lists("510 mm")
+    assert not words["width"].lists("501 cm")
+    assert words["brand"].lists("Acme")
+    assert not words["brand"].lists("HP")
+    assert not words["brand"].lists("")
+    assert words["color"].lists("Grey")
+    assert not words["color"].lists("gray")
+
+
+def test_values_are_the_same_by_the_kind(tmp_path: Path) -> None:
+    words = dictionary.load(write(tmp_path, COLOR, WIDTH, BRAND))
+    assert words["width"].is_same("100 cm", "100.5 cm")
+    assert words["brand"].is_same("ACME", "Acme")
+    assert not words["color"].is_same("Grey", "grey")
+
+
+def test_spellings_look_up_open_values(tmp_path: Path) -> None:
+    spellings = dictionary.Spellings(dictionary.load(write(tmp_path, COLOR, WIDTH, BRAND)))
+    assert spellings.canonical("width", "de", "1,5 m") == "150 cm"
+    assert spellings.canonical("brand", None, "HP") == "Hewlett-Packard"
+
+
+def test_the_aliases_of_the_own_language_go_before_others(tmp_path: Path) -> None:
+    aliases = {"en": {"M": "Mercer"}, "de": {"M": "Mueller"}}
+    brand = dictionary.load(write(tmp_path, BRAND | {"aliases": aliases}))["brand"]
+    assert brand.canonical("m", "en-GB") == "Mercer"
+    assert brand.canonical("m", "de") == "Mueller"
+
+
+def test_plain_data_keeps_the_kinds(tmp_path: Path) -> None:
+    words = dictionary.load(write(tmp_path, COLOR, WIDTH | {"units": ["mm"], "tolerance": 0.02}, BRAND))
+    plain = json.loads(json.dumps(words.to_plain()))
+    assert dictionary.Dictionary.from_plain(plain) == words

@@ -1,0 +1,121 @@
+"""Values of open attributes: what they are stored as, why a text is none, when two are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalog_enrichment.values import numbers, same
+from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
+from catalog_enrichment.values.same import Problem
+
+WIDTH = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", low=1, high=500))
+BRAND = OpenRule(kind=Kind.TEXT, aliases={"H P": "Hewlett-Packard"})
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("51", "51 cm"),
+        ("51 cm", "51 cm"),
+        ("510mm", "51 cm"),
+        ('20"', "50.8 cm"),
+        ("(½ m)", "50 cm"),
+        ("٥١ cm", "51 cm"),
+        ("５１ｃｍ", "51 cm"),
+        ("1", "1 cm"),
+        ("500", "500 cm"),
+    ],
+)
+def test_numbers_are_stored_in_the_attributes_unit(text: str, stored: str) -> None:
+    assert same.stored(text, WIDTH) == stored
+    assert same.why_not(text, WIDTH) is None
+    assert same.stored(stored, WIDTH) == stored
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", Problem.EMPTY),
+        ("--", Problem.EMPTY),
+        ("wide", Problem.NO_NUMBER),
+        ("1e400", Problem.NO_NUMBER),
+        ("12-15 cm", Problem.SEVERAL_NUMBERS),
+        ("160x200 cm", Problem.SEVERAL_NUMBERS),
+        ("approx. 5", Problem.OTHER_WORDS),
+        ("5 foo", Problem.OTHER_WORDS),
+        ("5 kg", Problem.OTHER_UNIT),
+        ("9000 cm", Problem.NOT_PLAUSIBLE),
+        ("0.99 cm", Problem.NOT_PLAUSIBLE),
+        ("5" * 300, Problem.TOO_LONG),
+    ],
+)
+def test_what_is_no_number_of_the_attribute_says_why(text: str, problem: Problem) -> None:
+    assert same.why_not(text, WIDTH) is problem
+    assert same.stored(text, WIDTH) is None
+
+
+def test_only_the_units_that_are_listed_are_converted() -> None:
+    metric = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", units=("mm",)))
+    assert same.stored("510 mm", metric) == "51 cm"
+    assert same.why_not('20"', metric) is Problem.OTHER_UNIT
+
+
+def test_a_number_without_a_unit_takes_no_unit() -> None:
+    count = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit=""))
+    assert same.stored("12", count) == "12"
+    assert same.why_not("12 cm", count) is Problem.OTHER_UNIT
+
+
+def test_numbers_are_the_same_within_the_tolerance() -> None:
+    assert same.is_same("100 cm", "101 cm", WIDTH)
+    assert not same.is_same("100 cm", "101.1 cm", WIDTH)
+    exact = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", tolerance=0))
+    assert same.is_same("100 cm", "100 cm", exact)
+    assert not same.is_same("100 cm", "100.1 cm", exact)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_same"),
+    [
+        ("WD-40", "wd 40", True),
+        ("Peter England", "PETER  ENGLAND", True),
+        ("Café", "Cafe\u0301", True),
+        ("A+", "A", False),  # I1
+        ("C#", "C", False),
+        ("None", "Nones", False),
+    ],
+)
+def test_case_punctuation_spaces_and_unicode_forms_of_a_text_do_not_count(
+    first: str, second: str, are_same: bool
+) -> None:
+    assert same.is_same(first, second, BRAND) is are_same
+
+
+def test_a_text_is_stored_as_it_is_written_or_as_its_alias_says() -> None:
+    assert same.stored("  Peter\n England ", BRAND) == "Peter England"
+    assert same.stored("hp", BRAND) == "Hewlett-Packard"
+    assert same.stored("None", BRAND) == "None"
+    assert same.why_not("-", BRAND) is Problem.EMPTY
+    assert same.why_not("x" * 201, BRAND) is Problem.TOO_LONG
+
+
+@pytest.mark.parametrize(
+    ("text", "bare", "stored"),
+    [
+        ("80 mm", False, ["8 cm"]),
+        ("80", False, [None]),
+        ("80", True, ["80 cm"]),
+        ("5 kg", True, [None]),
+        ("900 cm", True, [None]),
+        ("2x500 ml", True, ["2 cm", None]),  # the 2 is a count, or whatever the attribute is
+    ],
+)
+def test_numbers_in_texts_are_stored_if_the_attribute_can_have_them(
+    text: str, bare: bool, stored: list[str | None]
+) -> None:
+    assert [same.stored_number(literal, WIDTH, bare=bare) for literal in numbers.find(text)] == stored
+
+
+def test_the_number_of_a_stored_value() -> None:
+    assert same.number_of("50.8 cm", WIDTH) == 50.8
+    assert same.number_of("Acme", BRAND) is None
