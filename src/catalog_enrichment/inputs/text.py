@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,30 @@ def clean_text(raw: str | None, max_chars: int) -> str:
     # truncated before NFC too: reordering a megabyte of combining marks takes time quadratic in its length
     text = unicodedata.normalize("NFC", words[: _NFC_SHRINKS * max_chars])
     return text[:max_chars].rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlaces:
+    """Which part of its text every token of a batch is; N tokens, text by text."""
+
+    text: np.ndarray
+    """(N,) 2 x product + 0 for the title, 1 for the description; ascending."""
+    start: np.ndarray
+    """(N,) first character; ascending in a text."""
+    end: np.ndarray
+    """(N,) character behind the last."""
+    token: np.ndarray
+    """(N,) position in the row of the product."""
+
+    def of(self, text: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """(n,) the token in which the character at ``place`` of ``text`` is; -1 where no token has it."""
+        if not len(self.text):
+            return np.full(len(text), -1, dtype=np.int64)
+        scale = int(max(self.end.max(), place.max(initial=0))) + 1
+        found = np.searchsorted(self.text * scale + self.start, text * scale + place, side="right") - 1
+        at = np.maximum(found, 0)
+        inside = (found >= 0) & (self.text[at] == text) & (self.end[at] > place)
+        return np.where(inside, self.token[at], -1)
 
 
 class TextTokenizer:
@@ -155,6 +180,37 @@ class TextTokenizer:
             for position, row in enumerate(members):
                 rows[row] = {name: encoded[name][position] for name in self._names}
         return self._pad(rows)
+
+    def encode_with_places(
+        self, titles: Sequence[str], descriptions: Sequence[str], max_length: int
+    ) -> tuple[dict[str, np.ndarray], TokenPlaces]:
+        """Return :meth:`encode`, and which part of its text every token is. Texts may be empty.
+
+        Raises ConfigError for a tokenizer that does not know this: those that are written in Python.
+        """
+        if not self._tokenizer.is_fast:
+            raise ConfigError("the tokenizer does not say which part of a text a token is: use one written in Rust")
+        rows: list[dict[str, list[int]]] = []
+        columns: list[list[np.ndarray]] = [[], [], [], []]
+        for product, (title, description) in enumerate(zip(titles, descriptions, strict=True)):
+            encoded = self._tokenizer(
+                title,
+                description or None,
+                truncation="longest_first",
+                max_length=max_length,
+                padding=False,
+                return_attention_mask=True,
+                return_token_type_ids="token_type_ids" in self._names,
+            )
+            rows.append({name: encoded[name] for name in self._names})
+            own = encoded.encodings[0]
+            of_text = np.array([-1 if which is None else which for which in own.sequence_ids], dtype=np.int64)
+            tokens = np.flatnonzero(of_text >= 0)
+            offsets = np.array(own.offsets, dtype=np.int64).reshape(-1, 2)[tokens]
+            for column, content in zip(columns, (2 * product + of_text[tokens], *offsets.T, tokens), strict=True):
+                column.append(content)
+        text, start, end, token = (np.concatenate([np.empty(0, np.int64), *column]) for column in columns)
+        return self._pad(rows), TokenPlaces(text, start, end, token)
 
     def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, np.ndarray]:
         pad = self._tokenizer.pad_token_id or 0  # None for encoders that were trained without padding

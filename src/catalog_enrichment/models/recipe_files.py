@@ -77,18 +77,18 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     holds a path of the machine it was trained on. Keys of the recipe take precedence over the folder's.
     """
     model = recipe.model
-    text = replace(model.text, name=_absolute(folder, model.text.name))
-    second = model.second_text and replace(model.second_text, name=_absolute(folder, model.second_text.name))
-    image = replace(model.image, weights=_absolute(folder, model.image.weights))
+    text = replace(model.text, name=absolute(folder, model.text.name))
+    second = model.second_text and replace(model.second_text, name=absolute(folder, model.second_text.name))
+    image = replace(model.image, weights=absolute(folder, model.image.weights))
     if exported := _timm_folder(folder, image.name):
         defaults = ImageSpec()
         unset = {key: value for key, value in exported.items() if getattr(image, key) == getattr(defaults, key)}
         image = replace(image, **(unset | {"name": exported["name"], "args": exported["args"] | image.args}))
-    noise = recipe.noise and replace(recipe.noise, weights=_absolute(folder, recipe.noise.weights))
+    noise = recipe.noise and replace(recipe.noise, weights=absolute(folder, recipe.noise.weights))
     return replace(recipe, noise=noise, model=replace(model, text=text, second_text=second, image=image))
 
 
-def _absolute(folder: Path, name: str) -> str:
+def absolute(folder: Path, name: str) -> str:
     """Return the absolute path of the file or folder ``name`` in ``folder``; ``name`` itself without such a file."""
     return str((folder / name).resolve()) if name and (folder / name).exists() else name
 

@@ -12,7 +12,7 @@ _INVISIBLE = re.compile(
 """Control characters and those of zero width."""
 _KEPT_PUNCTUATION = frozenset("#*%")
 _KEPT_AT_DIGITS = frozenset(".,/:-'\"")
-_SAME_SIGNS = str.maketrans(
+SAME_SIGNS = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
     | dict.fromkeys("\u2018\u2019\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u2033", '"')
@@ -38,13 +38,13 @@ def spelling(text: str, language: str | None = None) -> str:
     . , / : - and quotes beside digits, and - at the end of a word. Hyphens, the en dash and the minus are one sign.
     Runs of spaces and other punctuation are one space; a text of nothing else stays as it is.
     """
-    plain = _INVISIBLE.sub("", text).translate(_SAME_SIGNS)
+    plain = _INVISIBLE.sub("", text).translate(SAME_SIGNS)
     if primary_language(language) in TURKIC:
         plain = plain.replace("I", "\u0131").replace("\u0130", "i")
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
     if plain.isascii() and plain.replace(" ", "").isalnum():
         return " ".join(plain.split())
-    kept = [char if _carries_meaning(plain, place) else " " for place, char in enumerate(plain)]
+    kept = [char if carries_meaning(plain, place) else " " for place, char in enumerate(plain)]
     return " ".join("".join(kept).split()) or " ".join(plain.split())
 
 
@@ -55,10 +55,11 @@ def primary_language(language: str | None) -> str | None:
 
 def says_something(text: str) -> bool:
     """Return whether a text is more than spaces and punctuation."""
-    return any(_carries_meaning(text, place) for place in range(len(text)))
+    return any(carries_meaning(text, place) for place in range(len(text)))
 
 
-def _carries_meaning(text: str, place: int) -> bool:
+def carries_meaning(text: str, place: int) -> bool:
+    """Return whether the character at ``place`` tells values apart, so that :func:`spelling` keeps it."""
     char = text[place]
     kind = unicodedata.category(char)
     if kind[0] in "LNMS" or char in _KEPT_PUNCTUATION:
