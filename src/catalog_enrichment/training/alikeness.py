@@ -67,9 +67,13 @@ class Populations:
     """Has-value heads may be fitted (`training.has_value`)."""
 
     def heads(self, labels: Mapping[str, Labels], scores: ModelScores) -> Heads:
-        """Return the has-value heads that tell labelled from unlabelled products, by attribute and modality path."""
+        """Return the has-value heads that tell labelled from unlabelled products, by attribute and modality path.
+
+        Attributes without a closed list have none: their extractor finds nothing where the text says nothing.
+        """
         found: dict[tuple[str, Modality], NDArray[np.float32]] = {}
-        for name in scores.probabilities if self.with_heads else ():
+        closed = [name for name in scores.probabilities if not labels[name].is_open]
+        for name in closed if self.with_heads else ():
             for modality in Modality:
                 path = self.split.dataset.on_path(modality)
                 labelled = where(self.split.folds.choosing, labels[name].labelled & path)

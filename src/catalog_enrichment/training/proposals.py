@@ -50,7 +50,7 @@ from catalog_enrichment.training.folds import (
 from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.open_attributes import judged_by
 from catalog_enrichment.training.scoring import products_to_score
-from catalog_enrichment.training.task import MIN_LABELLED, Split, attributes_of
+from catalog_enrichment.training.task import MIN_LABELLED, Split, attributes_of, stratified_by
 
 TEXT_DIMENSIONS = 64
 """Components of the text vectors with which labelled and unlabelled products are compared."""
@@ -200,8 +200,7 @@ def split_of(
     nothing = np.empty(0, dtype=np.int64)
     folds, certification_round = Folds(nothing, nothing, nothing, nothing), CertificationRound()
     if len(fresh) >= MIN_LABELLED:
-        truth = np.concatenate([label.truth for label in labels.values()], axis=1)
-        products = GroupedProducts(dataset.ids, groups, truth)
+        products = GroupedProducts(dataset.ids, groups, stratified_by(labels))
         found, certification_round = folds_of_round(fresh, products, settings, list(labels), earlier)
         folds = folds if empty_folds(found, settings.folds) else found
     rest = np.setdiff1d(labelled, folds.held_out) if len(folds.held_out) else labelled

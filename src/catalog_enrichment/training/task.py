@@ -20,7 +20,7 @@ from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import Ensemble, FitSpec, Head, ModelSpec, Recipe
 from catalog_enrichment.models.text_encoders import build_tokenizer
-from catalog_enrichment.precision.units import Ints
+from catalog_enrichment.precision.units import Bools, Ints
 from catalog_enrichment.records import EarlierUses, stable_hash
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
@@ -190,8 +190,7 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
             "import, and that the dictionary's attribute names are those in products.merchant_attributes"
         )
     groups = content_groups(dataset.titles, dataset.pictures, dataset.dictionary.words())
-    truth = np.concatenate([label.truth for label in labels.values()], axis=1)
-    products = GroupedProducts(dataset.ids, groups, truth)
+    products = GroupedProducts(dataset.ids, groups, stratified_by(labels))
     folds, certification_round = folds_of_round(labelled, products, settings, list(labels), earlier)
     if empty := empty_folds(folds, settings.folds):
         raise DataContractError(
@@ -200,6 +199,16 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
             "makes them one group), or label more"
         )
     return Split(dataset, groups, _with_people(folds, dataset, groups), certification_round)
+
+
+def stratified_by(labels: Mapping[str, Labels]) -> Bools:
+    """Return the (N, V) values whose shares the folds should have: those of closed lists, and without any, that there
+    is a value.
+
+    So an attribute without a closed list changes nothing for the others.
+    """
+    closed = [label.truth for label in labels.values() if not label.is_open]
+    return np.concatenate(closed or [label.truth for label in labels.values()], axis=1)
 
 
 def resumable_split(dataset: Dataset, config: Config, recipe: Recipe | Ensemble, earlier: EarlierUses) -> Split:

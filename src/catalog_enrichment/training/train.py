@@ -88,8 +88,7 @@ def train(
         stage.rows_in = len(to_score)
     with stages("has_value") as stage:
         populations = Populations(split, members.unseen(split), settings.has_value)
-        closed = {name: label for name, label in labels.items() if not label.is_open}
-        version.add_heads(populations.heads(closed, version.scores[0]))
+        version.add_heads(populations.heads(labels, version.scores[0]))
         stage.rows_out = len(version.heads)
     with stages("certify"):
         of_types = certifiers(split, config, version, populations, earlier)
