@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 
 from catalog_enrichment.catalog.value_names import Names
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.enrichment.decided_rows import DecisionRules, decided_batch
 from catalog_enrichment.precision.decide import DecisionInputs, decide
 from catalog_enrichment.precision.units import NO_ANSWER, Candidate
 from catalog_enrichment.reasons import TRANSIENT, Reason
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import Cardinality, Modality
 
 from .. import sample_catalog
 from ..sample_certificate import SCORED_BY, STANDARD
@@ -24,6 +25,10 @@ from .test_decisions import TYPES
 
 LABELS = ["", "Red", "Blue", "Green", "Crimson", "Wool", "Cotton"]
 ATTRIBUTES = ("color", "material", "pattern")
+
+
+def attribute(name: str, values: Sequence[str]) -> Attribute:
+    return Attribute(name=name, cardinality=Cardinality.MANY, values=tuple(values))
 
 
 def rules(seed: int) -> DecisionRules:
@@ -44,7 +49,8 @@ def rules(seed: int) -> DecisionRules:
         attributes=tuple(dice.sample(ATTRIBUTES, dice.randint(1, 3))), certificates=certificates, model_name="m",
         model_version="1", scored_by=SCORED_BY, standard=STANDARD, run_id="run",
         now=datetime.now(UTC) + timedelta(days=10_000 * late),
-        values={name: frozenset(dice.sample(LABELS, 5)) for name in ATTRIBUTES[:2]},
+        dictionary={name: attribute(name, dice.sample(LABELS, 5)) for name in ATTRIBUTES[:2]}
+        | {"pattern": attribute("pattern", [])},
         names=Names({pair: to for pair, to in names.items() if dice.random() < 0.5}),
     )  # fmt: skip
 
@@ -85,7 +91,7 @@ def by_product(row: Mapping[str, Any], rules: DecisionRules) -> list[dict[str, A
         candidates: dict[str, tuple[Candidate, Any]] = {}
         for given in (given for given in row["candidates"] or () if given["attribute"] == name):
             value = rules.names.now(name, given["value"])
-            listed = value in rules.values.get(name, ())
+            listed = value in rules.dictionary[name].values
             candidate = Candidate(value, given["score"], given["rank"], given["value"], listed)
             candidates.setdefault(value, (candidate, given))
         unreached = row["image_reason"] in TRANSIENT

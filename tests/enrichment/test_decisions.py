@@ -17,12 +17,14 @@ from catalog_enrichment.catalog.ledger import ActiveValues
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.enrichment.decided_rows import DecisionRules, decided_batch
 from catalog_enrichment.enrichment.decisions import decide_once, suggested_change
 from catalog_enrichment.enrichment.request import ProvisionalCap
 from catalog_enrichment.precision.certificate import Standard
 from catalog_enrichment.reasons import Reason
-from catalog_enrichment.records import Modality
+from catalog_enrichment.records import ANY_VALUE, Cardinality, Modality
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from .. import sample_catalog
 from ..catalog.catalog_rows import START, frame, prediction
@@ -43,8 +45,14 @@ def rules(tmp_path: Path) -> DecisionRules:
     return DecisionRules(
         attributes=("color", "material"), certificates=certificates, model_name="m",
         model_version="1", scored_by=SCORED_BY, standard=STANDARD, run_id="run", now=datetime.now(UTC),
-        values={name: frozenset(dictionary[name].values) for name in dictionary.enabled}, names=Names(),
+        dictionary={name: dictionary[name] for name in dictionary.enabled}, names=Names(),
     )  # fmt: skip
+
+
+def listing(rules: DecisionRules, **values: tuple[str, ...]) -> DecisionRules:
+    """The rules with a dictionary that lists these values."""
+    changed = {name: replace(rules.dictionary[name], values=listed) for name, listed in values.items()}
+    return replace(rules, dictionary={**rules.dictionary, **changed})
 
 
 def scored_product(**changes: Any) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def test_i2_outside_what_is_certified_everything_abstains(
 def test_labels_are_decided_under_the_names_in_force_and_by_their_own_place_in_the_pool(rules: DecisionRules) -> None:
     """The pool has the label Red; whatever a value is called, its label decides."""
     names = Names({("color", "Red"): "Crimson", ("material", "Wool"): "Cotton"})
-    renamed = replace(rules, names=names, values=rules.values | {"color": frozenset({"Crimson"})})
+    renamed = listing(replace(rules, names=names), color=("Crimson",))
     assert decisions(scored_product(), renamed) == [
         ("color", "Crimson", "publish", "certified"),
         ("material", "Cotton", "publish", "certified"),
@@ -132,7 +140,7 @@ def test_labels_are_decided_under_the_names_in_force_and_by_their_own_place_in_t
 
 
 def test_a_value_that_the_dictionary_does_not_list_is_not_written(rules: DecisionRules) -> None:
-    gone = replace(rules, values=rules.values | {"color": frozenset({"Green"}), "material": frozenset({"Cotton"})})
+    gone = listing(rules, color=("Green",), material=("Cotton",))
     assert decisions(scored_product(), gone) == [
         ("color", "Red", "abstain", "value_removed"),
         ("material", "Wool", "abstain", "value_removed"),
@@ -219,7 +227,8 @@ def request(cap: int = 10) -> Any:
         preprocessing_hash=SCORED_BY.preprocessing_hash,
     )  # fmt: skip
     return SimpleNamespace(
-        attributes=(SimpleNamespace(name="color", values=("Red",)),), model=model, images=ImagesConfig(),
+        attributes=(Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",)),), model=model,
+        images=ImagesConfig(),
         standard=STANDARD, names=Names(), cap=ProvisionalCap.of(cap, certificates), drifted=(),
     )  # fmt: skip
 
@@ -342,3 +351,36 @@ def test_a_value_is_added_only_where_the_model_confirms_one_of_the_merchants(spa
     rows = spark.createDataFrame([(name, list(given), confirmed) for name, given, confirmed in cases], schema)
     found = rows.withColumn("change", suggested_change(rows["given"], ["material"])).collect()
     assert {(row["attribute"], tuple(row["given"]), row["confirmed"]): row["change"] for row in found} == cases
+
+
+def test_values_of_open_attributes_are_decided_by_their_kind(rules: DecisionRules) -> None:
+    width = Attribute(
+        name="color",
+        cardinality=Cardinality.ONE,
+        kind=Kind.NUMBER,
+        number=NumberRule(unit="cm", low=1, high=500),
+    )
+    any_value = {key: replace(issued, values=(ANY_VALUE,)) for key, issued in rules.certificates.items()}
+    numbers = replace(rules, attributes=("color",), dictionary={"color": width}, certificates=any_value)
+
+    def decided(value: str, score: float, *merchant: str) -> tuple[str, str]:
+        candidate = {
+            "attribute": "color",
+            "value": value,
+            "rank": 1,
+            "score": score,
+            "attention": None,
+            "evidence": "x",
+        }
+        given = [("color", list(merchant))] if merchant else []
+        (row,) = decisions(
+            scored_product(candidates=[candidate], pending=["color"], merchant_attributes=given), numbers
+        )
+        return row[2:]
+
+    assert decided("51 cm", 0.9) == ("publish", "certified")
+    assert decided("51 cm", 0.4) == ("abstain", "below_threshold")
+    assert decided("501 cm", 0.9) == ("abstain", "value_removed")
+    assert decided("", 0.0) == ("abstain", "no_proposal")
+    assert decided("100.5 cm", 0.9, "100 cm") == ("abstain", "agrees_with_merchant")
+    assert decided("102 cm", 0.9, "100 cm")[0] == "suggest"

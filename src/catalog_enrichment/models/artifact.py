@@ -149,7 +149,8 @@ def _load(directory: Path) -> Artifact:
 
 def verify(directory: Path) -> None:
     """Check every file against its checksum (:func:`version_files.verify`). Raises ModelContractError."""
-    without_weights = (directory / MEMBERS).is_dir() or ((directory / MODEL).is_file() and not has_network(directory))
+    extractor_alone = (directory / EXTRACTION).is_dir() and not (directory / WEIGHTS).is_file()
+    without_weights = extractor_alone or (directory / MEMBERS).is_dir()
     version_files.verify(directory, (MODEL,) if without_weights else (WEIGHTS, MODEL))
 
 

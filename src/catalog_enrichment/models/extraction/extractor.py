@@ -116,6 +116,9 @@ class Extractor:
 
     def propose(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> Proposed:
         """Return the values that are found in the texts of B products."""
+        if not len(titles):  # transformers cannot reshape an empty batch
+            nothing = np.zeros((0, self.net.encoder.width), dtype=np.float32)
+            return Proposed({name: [] for name in self.rules}, nothing)
         first, second = self.cleaned(titles, descriptions)
         with torch.inference_mode():
             judged = self.judged(first, second)

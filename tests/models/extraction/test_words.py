@@ -1,0 +1,74 @@
+"""Words and runs: every run has the key and the shape that its text would have by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog_enrichment.models.extraction.words import Runs, Words, key_of, runs, shape_of, split
+
+
+def texts_of(words: Words, found: Runs) -> list[str]:
+    return [
+        words.texts[words.product[first]][int(words.in_description[first])][words.start[first] : words.end[last]]
+        for first, last in zip(found.first.tolist(), found.last.tolist(), strict=True)
+    ]
+
+
+def test_runs_do_not_leave_their_text_and_have_at_most_so_many_words() -> None:
+    words = split(["Acme Lamp", "Beta"], ["red", ""], 10)
+    assert sorted(texts_of(words, runs(words, 2))) == ["Acme", "Acme Lamp", "Beta", "Lamp", "red"]
+    assert sorted(texts_of(words, runs(words, 1))) == ["Acme", "Beta", "Lamp", "red"]
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ('4" pipe', '4"'),
+        ("A+ rated", "A+"),
+        ("50% wool", "50%"),
+        ("WD-40 oil", "WD-40"),
+        ('the "big" one', "big"),
+        ("AT&T phone", "AT&T"),
+    ],
+)
+def test_signs_that_belong_to_a_word_are_in_its_run(title: str, expected: str) -> None:
+    words = split([title], [""], 10)
+    assert expected in texts_of(words, runs(words, 3))
+
+
+@given(st.lists(st.text(alphabet="aB9+#&.-'\" é½", max_size=12), min_size=1, max_size=4))
+def test_the_key_of_a_run_is_that_of_its_text(titles: list[str]) -> None:
+    words = split(titles, [""] * len(titles), 50)
+    found = runs(words, 3)
+    for text, key in zip(texts_of(words, found), found.key.tolist(), strict=True):
+        if not set(text) & set(".-'\""):  # what these signs mean depends on what stands around them
+            assert key == key_of(text)
+
+
+def test_spellings_of_one_value_have_one_key() -> None:
+    assert key_of("WD-40") == key_of("wd 40") == key_of("WD40")
+    assert key_of("A+") != key_of("A")
+
+
+def test_shapes_tell_part_numbers_from_words() -> None:
+    assert shape_of("AB-1234") == shape_of("XY-9876")
+    assert shape_of("AB-1234") != shape_of("AB-12345")
+    assert shape_of("Lamp") == shape_of("Chair")
+    assert shape_of("Lamp") != shape_of("LAMP")
+
+
+def test_a_run_knows_its_shape() -> None:
+    words = split(["drive AB-1234 new"], [""], 10)
+    found = runs(words, 2)
+    place = texts_of(words, found).index("AB-1234")
+    assert int(found.shape[place]) == shape_of("AB-1234")
+
+
+def test_a_long_text_is_read_up_to_a_limit() -> None:
+    words = split([" ".join(f"w{number}" for number in range(10_000))], [""], 50)
+    assert int(words.is_word.sum()) == 50
+    assert len(runs(words, 7).first) == 7 * 50 - 21
+    assert np.array_equal(words.left[words.is_word], np.arange(50, 0, -1))
