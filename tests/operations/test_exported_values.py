@@ -30,6 +30,7 @@ from catalog_enrichment.operations.exported_values import (
     write_values,
 )
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from ..catalog.catalog_rows import START, product, run_row
 from ..sample_catalog import SampleCatalog, table
@@ -69,7 +70,7 @@ SEEN = [
 ]
 EVENTS = [
     event("a", "material", "Cotton", "enrich-1", 0.91),
-    event("a", "material", "Wool", "enrich-1", 0.92),
+    event("a", "material", "Wool", "enrich-1", 0.92, evidence="wool"),
     event("a", "material", "Wool", "enrich-0", 0.5),
     event("a", "color", "Red", "enrich-0", 0.6),
     event("b", "material", "Wool", "enrich-2", 0.93),
@@ -115,13 +116,28 @@ def test_every_value_is_a_row_with_its_product_and_score(
         rows = list(csv.reader(stream))[1:]
     since, later = "2026-03-29T01:30:00.123456Z", "2026-03-29T01:31:00.123456Z"
     assert rows == [
-        ["a", "s1", "Apparel/Tops", "color", "'=Blue", "merchant", "", "", "", "", ""],
-        ["a", "s1", "Apparel/Tops", "color", "Red", "merchant", "", "", "", "", ""],
-        ["a", "s1", "Apparel/Tops", "material", "Cotton", "model", "0.91", "7", "c", "enrich-1", since],
-        ["a", "s1", "Apparel/Tops", "material", "Wool", "model", "0.92", "7", "c", "enrich-1", since],
-        ["b", "s2", "Apparel", "material", "Wool", "model", "0.93", "7", "c", "enrich-2", since],
-        ["c", "", "", "color", "Red", "human", "", "", "", "set-1", later],
-        ["gone", "", "", "color", "Red", "merchant", "", "", "", "", ""],
+        ["a", "s1", "Apparel/Tops", "color", "'=Blue", "", "", "merchant", "", "", "", "", "", ""],
+        ["a", "s1", "Apparel/Tops", "color", "Red", "", "", "merchant", "", "", "", "", "", ""],
+        ["a", "s1", "Apparel/Tops", "material", "Cotton", "", "", "model", "0.91", "", "7", "c", "enrich-1", since],
+        [
+            "a",
+            "s1",
+            "Apparel/Tops",
+            "material",
+            "Wool",
+            "",
+            "",
+            "model",
+            "0.92",
+            "all wool",
+            "7",
+            "c",
+            "enrich-1",
+            since,
+        ],
+        ["b", "s2", "Apparel", "material", "Wool", "", "", "model", "0.93", "", "7", "c", "enrich-2", since],
+        ["c", "", "", "color", "Red", "", "", "human", "", "", "", "", "set-1", later],
+        ["gone", "", "", "color", "Red", "", "", "merchant", "", "", "", "", "", ""],
     ]
 
 
@@ -277,7 +293,7 @@ def test_a_spreadsheet_has_every_text_as_it_is_and_as_a_text(tmp_path: Path) -> 
     assert {cell.data_type for cell in cells if cell.value is not None} == {"s"}
     marked = [cell.value for cell in cells if cell.quotePrefix]
     assert set(marked) == {text for text in [*texts, *FORMULAS] if re.match(r"[=+\-@\t ]", text)}
-    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", f"A1:K{len(texts) + 2}")
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", f"A1:N{len(texts) + 2}")
 
 
 def test_a_spreadsheet_goes_on_in_another_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,3 +384,30 @@ def test_a_file_is_replaced_only_on_request_and_a_path_that_no_file_can_have_is_
     for name, says in refused.items():
         with pytest.raises(ConfigError, match=says):
             exported_values.require_free(tmp_path / name, overwrite=True)
+
+
+def test_numbers_have_their_number_and_unit_by_themselves(spark: SparkSession, tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    given = {"a": "51 cm", "b": "-0.5 cm", "c": "wide", "d": "51 mm", "e": "501 cm"}
+    catalog.append_rows("products", [product(name) for name in given], "test")
+    others = [seen("a", "brand", "51 cm")]
+    catalog.append_rows("current_values", [*(seen(*item) for item in _with_width(given)), *others], "test")
+    for name in ("attribute_values", "runs"):
+        catalog.append_rows(name, [], "test")
+    width = Attribute(
+        name="width",
+        cardinality=Cardinality.ONE,
+        kind=Kind.NUMBER,
+        number=NumberRule(unit="cm", low=-1, high=500),
+    )
+    asked = request(tmp_path / "values.jsonl", kind="jsonl", numbers=(width,))
+    exported_values.export_values(catalog, asked)
+    found = {(row["attribute"], row["product_id"]): (row["number"], row["unit"]) for row in read(asked.target, "jsonl")}
+    nothing = (None, None)
+    assert found == {("brand", "a"): nothing, ("width", "a"): (51.0, "cm"), ("width", "b"): (-0.5, "cm")} | {
+        ("width", name): nothing for name in "cde"
+    }
+
+
+def _with_width(values: dict[str, str]) -> list[tuple[str, str, str]]:
+    return [(name, "width", value) for name, value in values.items()]

@@ -144,6 +144,7 @@ def export_values(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.operations import exported_values
 
     target, kind = exported_values.destination(args.output, args.format)
+    dictionary = load_dictionary(config)
     request = exported_values.ExportRequest(
         target=target,
         kind=kind,
@@ -154,8 +155,9 @@ def export_values(config: Config, args: argparse.Namespace) -> Summary:
         shops=tuple(args.shop),
         sources=tuple(args.source),
         run_ids=tuple(args.run),
+        numbers=tuple(attribute for attribute in dictionary.attributes.values() if attribute.number),
     )
-    exported_values.check(Catalog.of(config), load_dictionary(config), request)
+    exported_values.check(Catalog.of(config), dictionary, request)
     return exported_values.export_values(open_context(config, "export_values").catalog, request)
 
 

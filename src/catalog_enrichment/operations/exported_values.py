@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
-    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.dictionary import Attribute, Dictionary
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -50,15 +50,19 @@ SCHEMA = pa.schema(
         ("category", pa.string()),
         ("attribute", pa.string()),
         ("value", pa.string()),
+        ("number", pa.float64()),
+        ("unit", pa.string()),
         ("source", pa.string()),
         ("score", pa.float64()),
+        ("evidence", pa.string()),
         ("model_version", pa.string()),
         ("certificate_id", pa.string()),
         ("run_id", pa.string()),
         ("since", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""One row per value. For a merchant's value all columns after ``source`` are null; a human's score may be null."""
+"""One row per value. Number and unit: of attributes of the kind `number`; null for what a merchant gave that is no
+number. For a merchant's value all columns after ``source`` are null; a human's score may be null."""
 
 TITLED_SCHEMA = SCHEMA.insert(1, pa.field("title", pa.string()))
 """With the product's title."""
@@ -71,7 +75,7 @@ PARTITION_ROWS = 100_000
 """About 30 MB; the driver holds two partitions at a time."""
 _NAMED_RUNS = 5
 """How many runs a message names."""
-_GIVEN = ("product_id", "title", "shop_id", "category", "attribute", "value")
+_GIVEN = ("product_id", "title", "shop_id", "category", "attribute", "value", "evidence")
 """Columns whose texts come from merchants, people or the dictionary."""
 _JSON_ROWS = 10_000
 """Rows that are Python objects at a time."""
@@ -99,6 +103,8 @@ class ExportRequest:
     sources: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     """Only values that these runs wrote and readers still see; a backfill stands for its chunks."""
+    numbers: tuple[Attribute, ...] = ()
+    """The attributes of the kind `number`."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -163,7 +169,7 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
             seen = seen.where(F.col(name).isin(list(wanted)))
     values = seen.withColumn("value", F.explode("values")).withColumnRenamed("asserted_at", "since")
     key = ["run_id", "product_id", "attribute", "value"]  # with the operation it identifies an event
-    scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score")
+    scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score", "evidence")
     of_product = ["product_id", "shop_id", "category", *(["title"] if "title" in request.schema.names else [])]
     products = catalog.read("products", columns=of_product)
     rows = values.join(scores, key, "left").join(products, "product_id", "left")
@@ -171,6 +177,12 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
         rows = rows.where(category_filters.below(request.categories))
     if request.shops:
         rows = rows.where(F.col("shop_id").isin(list(request.shops)))
+    number, unit = F.lit(None), F.lit(None)
+    for attribute in request.numbers:
+        is_number = (F.col("attribute") == attribute.name) & category_filters.lists(attribute)
+        number = F.when(is_number, F.expr("try_cast(substring_index(value, ' ', 1) as double)")).otherwise(number)
+        unit = F.when(is_number, F.lit(attribute.number.unit if attribute.number else None)).otherwise(unit)
+    rows = rows.withColumns({"number": number.cast("double"), "unit": unit.cast("string")})
     [(most,)] = seen.agg(F.sum(F.size("values"))).collect()
     order = ("product_id", "attribute", "value")
     partitions = max(1, ceil((most or 0) / PARTITION_ROWS))
