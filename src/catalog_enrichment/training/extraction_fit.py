@@ -36,8 +36,8 @@ _TEMPERATURES = np.geomspace(0.25, 4.0, 33)
 _COUNTED_TOGETHER = 512
 """Products whose words are counted at a time."""
 
-Values = Mapping[str, Sequence[str | None]]
-"""Attribute -> the stored value of each product; None: no label."""
+Values = Mapping[str, Sequence[Sequence[str] | None]]
+"""Attribute -> the stored values of each product, any of which is right; empty: it has none; None: no label."""
 
 
 def fit_extractor(
@@ -62,7 +62,7 @@ def fit_extractor(
         [clean_text(text, most) for text in titles], [clean_text(text, most) for text in descriptions], labels, rules
     )
     train, validation = data.labelled(train), data.labelled(validation)
-    if not len(train):
+    if not any(labels[name][product] for name in rules for product in train.tolist()):
         raise DataContractError(f"no product of the train fold has a value of {', '.join(rules)}")
     torch.manual_seed(recipe.fit.seed)
     texts = [text for product in train.tolist() for text in (data.titles[product], data.descriptions[product])]
@@ -89,7 +89,7 @@ class _Products:
 
     def labelled(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the products at ``index`` with a label of any attribute."""
-        known = [any(values[product] for values in self.labels.values()) for product in index.tolist()]
+        known = [any(values[product] is not None for values in self.labels.values()) for product in index.tolist()]
         return np.asarray(index[np.array(known, dtype=bool)], dtype=np.int64)
 
     def texts(self, index: Sequence[int]) -> tuple[list[str], list[str]]:
@@ -99,12 +99,15 @@ class _Products:
         """Return the labels of the products at ``index``."""
         keys, shapes, found = {}, {}, {}
         for name, rule in self.rules.items():
-            values = [self.labels[name][product] or "" for product in index]
-            keys[name] = np.array([key_of(value) if value else 0 for value in values], dtype=np.uint64)
-            shapes[name] = np.array([shape_of(value) if value else 0 for value in values], dtype=np.uint64)
-            if rule.kind is Kind.NUMBER:
-                read = [same.number_of(value, rule) if value else None for value in values]
-                found[name] = np.array([np.nan if number is None else number for number in read], dtype=np.float64)
+            values = [self.labels[name][product] or () for product in index]
+            shape = (len(index), max(map(len, values), default=0))
+            keys[name], shapes[name] = np.zeros(shape, dtype=np.uint64), np.zeros(shape, dtype=np.uint64)
+            found[name] = np.full(shape, np.nan)
+            for row, of_product in enumerate(values):
+                for column, value in enumerate(of_product):
+                    keys[name][row, column], shapes[name][row, column] = key_of(value), shape_of(value)
+                    number = same.number_of(value, rule)
+                    found[name][row, column] = np.nan if number is None else number
         return Own(keys, shapes, unknown, found, self.rules)
 
 
@@ -112,7 +115,7 @@ def _lexicon(data: _Products, train: NDArray[np.int64], recipe: ExtractionRecipe
     """Count the values and shapes of the train fold's labels, and how often they stand in its texts."""
     known = {}
     for name, rule in data.rules.items():
-        values = [value for product in train.tolist() if (value := data.labels[name][product])]
+        values = [value for product in train.tolist() for value in data.labels[name][product] or ()]
         logs = np.array([math.log(max(abs(same.number_of(value, rule) or 0.0), 1e-6)) for value in values])
         if rule.kind is Kind.TEXT or not len(logs):
             logs = np.zeros(1)
@@ -228,7 +231,7 @@ def _labelled(judged: Judged, data: _Products, batch: Sequence[int]) -> torch.Te
     """(S,) the product has a label of the attribute."""
     names = list(data.rules)
     pairs = zip(judged.kept.product.tolist(), judged.kept.attribute.tolist(), strict=True)
-    known = [bool(data.labels[names[attribute]][batch[product]]) for product, attribute in pairs]
+    known = [data.labels[names[attribute]][batch[product]] is not None for product, attribute in pairs]
     return torch.tensor(known, dtype=torch.bool, device=judged.logits.device)
 
 

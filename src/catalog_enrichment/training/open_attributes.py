@@ -53,7 +53,7 @@ class OpenAttributes:
             self.recipe,
             dataset.titles,
             dataset.descriptions,
-            {name: [value or None for value in label.right] for name, label in merchants_only.items()},
+            {name: [(value,) if value else None for value in label.right] for name, label in merchants_only.items()},
             {name: dataset.dictionary[name].rule() for name in self.labels},
             train=folds.train,
             validation=folds.choosing,

@@ -40,10 +40,10 @@ def title(number: int) -> str:
     return f"{brand} shelf {width} cm wide, {300 + number} mm high"
 
 
-def labels(numbers: range) -> dict[str, list[str | None]]:
+def labels(numbers: range) -> dict[str, list[tuple[str, ...] | None]]:
     return {
-        "width": [f"{20 + number % 150} cm" for number in numbers],
-        "brand": [f"Brand{chr(97 + number % 26)}{number // 26}" for number in numbers],
+        "width": [(f"{20 + number % 150} cm",) for number in numbers],
+        "brand": [(f"Brand{chr(97 + number % 26)}{number // 26}",) for number in numbers],
     }
 
 
@@ -123,7 +123,7 @@ def test_a_fit_without_labels_is_refused() -> None:
             RECIPE,
             ["Lamp"],
             [""],
-            {"width": [None]},
+            {"width": [()]},
             {"width": RULES["width"]},
             train=np.arange(1),
             validation=np.arange(0),

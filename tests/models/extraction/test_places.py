@@ -53,10 +53,13 @@ def test_known_values_count_by_the_share_of_texts_in_which_they_are_the_value() 
 
 def own(values: list[str], unknown: bool) -> Own:
     return Own(
-        keys={"brand": np.array([key_of(value) for value in values], dtype=np.uint64), "width": np.zeros(1, np.uint64)},
-        shapes={"brand": np.array([shape_of(value) for value in values], dtype=np.uint64), "width": np.zeros(1)},
+        keys={
+            "brand": np.array([[key_of(value) for value in values]], np.uint64),
+            "width": np.zeros((1, 0), np.uint64),
+        },
+        shapes={"brand": np.array([[shape_of(value) for value in values]], np.uint64)},
         unknown=np.array([unknown]),
-        numbers={"width": np.array([80.0])},
+        numbers={"width": np.array([[12.0, 80.0]])},
         rules={"brand": BRAND, "width": WIDTH},
     )
 
@@ -81,7 +84,7 @@ def test_a_longer_known_value_from_the_same_word_is_a_feature() -> None:
 
 
 def test_what_says_the_label_is_right() -> None:
-    labels = own(["ACME"], unknown=False)
+    labels = own(["Beta", "ACME"], unknown=False)
     title = "Acme lamp 80.5 cm 90 cm"
     places = finder().find([title], [""])
     right = labels.right(places)

@@ -49,7 +49,7 @@ class Counts:
     def features(self, hashes: Hashes, own: Hashes | None) -> Floats:
         """(n, 2) the logarithm of the labels, and their share of the texts; 0 for a hash that was no label.
 
-        ``own``: (n,) in training, the hash of the product's own label, which does not count.
+        ``own``: (n, M) in training, the hashes of the product's own labels, which do not count.
         """
         place = self.at(hashes)
         known = place >= 0
@@ -58,7 +58,8 @@ class Counts:
         labels = np.where(known, self.labels[place], 0)
         texts = np.where(known, self.texts[place], 0)
         if own is not None:
-            labels, texts = labels - (known & (hashes == own)), np.maximum(texts - 1, 0)
+            labels = labels - (known & (hashes[:, None] == own).any(axis=1))
+            texts = np.maximum(texts - 1, 0)
         share = np.minimum(labels / np.maximum(texts + 2, 1), 1.0)
         return np.stack([np.log1p(labels), share], axis=1).astype(np.float32)
 

@@ -154,16 +154,16 @@ class PlaceFinder:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The labels of the products of a batch, in training."""
+    """The labels of the products of a batch, in training; at most M of a product and attribute, any of them right."""
 
     keys: Mapping[str, Hashes]
-    """Attribute -> (B,) hash of the label's key, 0 without one."""
+    """Attribute -> (B, M) hashes of the labels' keys, 0 for none."""
     shapes: Mapping[str, Hashes]
-    """Attribute -> (B,) hash of the label's shape."""
+    """Attribute -> (B, M) hashes of the labels' shapes."""
     unknown: Bools
     """(B,) nothing is known about the values of the product."""
     numbers: Mapping[str, NDArray[np.float64]]
-    """Attribute of the kind `number` -> (B,) the label in the attribute's unit, NaN without one."""
+    """Attribute of the kind `number` -> (B, M) the labels in the attribute's unit, NaN for none."""
     rules: Mapping[str, OpenRule]
 
     def right(self, places: Places) -> Bools:
@@ -173,12 +173,14 @@ class Own:
             mine = np.flatnonzero(places.attribute == number)
             product = places.product[mine]
             if rule.number is None:
-                found[mine] = (places.key[mine] == self.keys[name][product]) & (self.keys[name][product] > 0)
+                own = self.keys[name][product]
+                found[mine] = ((places.key[mine, None] == own) & (own > 0)).any(axis=1)
                 continue
             label = self.numbers[name][product]
-            said = np.array([same.number_of(places.value[place], rule) or 0.0 for place in mine.tolist()])
+            said = np.array([[same.number_of(places.value[place], rule) or 0.0] for place in mine.tolist()])
+            said = said.reshape(-1, 1)
             largest = np.maximum(np.abs(said), np.abs(label))
-            found[mine] = np.abs(said - label) <= rule.number.tolerance * largest * (1 + 1e-9)
+            found[mine] = (np.abs(said - label) <= rule.number.tolerance * largest * (1 + 1e-9)).any(axis=1)
         return found
 
 
