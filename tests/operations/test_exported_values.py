@@ -129,7 +129,7 @@ def test_every_value_is_a_row_with_its_product_and_score(
             "",
             "model",
             "0.92",
-            "all wool",
+            "wool",
             "7",
             "c",
             "enrich-1",
