@@ -112,9 +112,9 @@ def listings(name: str, file: Path, args: argparse.Namespace) -> dict[str, Any]:
             "unlabelled_without_value": len(open_rows) - len(rows),
             "baselines": _baselines(attribute, labelled, rows, truth),
         }
-    rows_shown = [{"attribute": key, **value} for key, value in result.items() if isinstance(value, dict)]
-    columns = ["attribute", "products", "right", "share_at_95_by_the_truth", "written", "precision", "unseen_right"]
-    print(markdown([[str(row[column]) for column in columns] for row in rows_shown], columns))
+    columns = ["products", "right", "share_at_95_by_the_truth", "written", "precision", "unseen", "unseen_right"]
+    cells = {key: [value[column] for column in columns] for key, value in result.items() if isinstance(value, dict)}
+    print("\n".join(markdown(columns, cells, name)))
     return result
 
 
@@ -215,9 +215,7 @@ def _baselines(
     attribute: Attribute, labelled: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], truth: Sequence[Any]
 ) -> dict[str, Any]:
     """Return the shares of the products that a gazetteer, or regular expressions with units, answer, and are right."""
-    propose = (
-        _regular_expression(attribute) if attribute.number else _gazetteer(attribute.rule(), labelled, attribute.name)
-    )
+    propose = _regular_expression(attribute) if attribute.number else _gazetteer(labelled, attribute.name)
     answers = [propose(f"{row['title']} . {row.get('description') or ''}") for row in rows]
     given = sum(answer is not None for answer in answers)
     right = sum(
@@ -241,7 +239,7 @@ def _regular_expression(attribute: Attribute) -> Callable[[str], str | None]:
     return propose
 
 
-def _gazetteer(rule: OpenRule, labelled: Sequence[Mapping[str, Any]], name: str) -> Callable[[str], str | None]:
+def _gazetteer(labelled: Sequence[Mapping[str, Any]], name: str) -> Callable[[str], str | None]:
     known = {same.text_key(row[name]): row[name] for row in labelled if row[name]}
 
     def propose(text: str) -> str | None:
@@ -249,7 +247,6 @@ def _gazetteer(rule: OpenRule, labelled: Sequence[Mapping[str, Any]], name: str)
         runs = (" ".join(words[i : i + n]) for n in range(6, 0, -1) for i in range(len(words) - n + 1))
         return next((known[key] for run in runs if (key := same.text_key(run)) in known), None)
 
-    del rule
     return propose
 
 
@@ -351,7 +348,7 @@ def pave(file: Path, args: argparse.Namespace) -> dict[str, Any]:
         "by_attribute": {name: round(counts[name].f1, 1) for name in names},
         "normalised": _normalised(test, answers["test"], threshold),
     }
-    print(markdown([[name, f"{counts[name].f1:.1f}"] for name in names], ["attribute", "F1"]))
+    print("\n".join(markdown(["F1"], {name: [round(counts[name].f1, 1)] for name in names}, "wdc_pave")))
     return result
 
 
