@@ -39,6 +39,11 @@ def test_signs_that_belong_to_a_word_are_in_its_run(title: str, expected: str) -
     assert expected in texts_of(words, runs(words, 3))
 
 
+def test_a_sign_of_the_next_text_belongs_to_no_word_before_it() -> None:
+    words = split(["9", " #"], ["", ""], 10)
+    assert texts_of(words, runs(words, 2)) == ["9"]
+
+
 @given(st.lists(st.text(alphabet="aB9+#&.-'\" é½", max_size=12), min_size=1, max_size=4))
 def test_the_key_of_a_run_is_that_of_its_text(titles: list[str]) -> None:
     words = split(titles, [""] * len(titles), 50)

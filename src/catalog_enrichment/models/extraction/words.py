@@ -166,7 +166,9 @@ def _with_attached_signs(words: Words, last: Ints, key: Hashes) -> tuple[Ints, H
     if not len(last):
         return last, key
     after = np.minimum(last + 1, len(words.start) - 1)
-    follows = (after > last) & (words.start[after] == words.end[last]) & ~words.is_word[after]
+    text = words.product * 2 + words.in_description
+    touches = (text[after] == text[last]) & (words.start[after] == words.end[last])
+    follows = (after > last) & touches & ~words.is_word[after]
     attached = np.zeros(len(last), dtype=bool)
     for run in np.flatnonzero(follows).tolist():
         token = after[run]
