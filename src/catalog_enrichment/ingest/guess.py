@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from catalog_enrichment.config.source import KEY
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.ingest import guess_kinds
 from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT, by_value
 from catalog_enrichment.ingest.exports import Recognised
 from catalog_enrichment.ingest.file_columns import FileColumn, Kind, columns_of, percent
@@ -23,6 +25,7 @@ from catalog_enrichment.ingest.guess_columns import (
     pictures_in,
     referenced,
 )
+from catalog_enrichment.ingest.guess_kinds import OpenGuess
 from catalog_enrichment.ingest.guess_products import ProductSample, products_in
 
 OPTIONS = {
@@ -86,7 +89,9 @@ class Guesses:
     attributes: dict[str, Guess]
     """Attribute's name -> its column."""
     counts: dict[str, list[tuple[str, int]]]
-    """Attribute's name -> (value, rows) pairs, the most frequent first."""
+    """Attribute's name -> (value, rows) pairs, the most frequent first; those with a closed list of values."""
+    open_values: dict[str, dict[str, Any]]
+    """Attribute's name -> what the dictionary says of it; numbers and texts, which no closed list holds."""
     several: frozenset[str]
     """Attributes of which a product can have several values."""
     labelled: dict[str, int]
@@ -125,23 +130,28 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         for name, column in columns.items()
         if column.texts
     }
+    rows = _row_texts(columns, roles, readable)
     separators = {name: column.separator for name, column in shown.items() if column.separator}
     shown = {name: column.split() for name, column in shown.items()}
     if given.attributes is None:
         possible = [column for column in free if not (why := _not_possible(column.name, products))]
-        taken, unused = _guess_attributes([shown.get(column.name, column) for column in possible], given.min_count)
+        shown_possible = [shown.get(column.name, column) for column in possible]
+        taken, unused, kinds = _guess_attributes(shown_possible, given.min_count, rows)
         unused |= {column.name: why for column in free if (why := _not_possible(column.name, products))}
     else:
         unused = {column.name: "not among the given --attribute columns" for column in free}
-        taken = {name: f"as given; {_fact(shown[name], given.min_count)}" for name in given.attributes}
+        kinds = {name: found for name in given.attributes if (found := _open(shown[name], given.min_count, rows))}
+        facts = {name: kinds[name].why if name in kinds else _fact(shown[name], given.min_count) for name in shown}
+        taken = {name: f"as given; {facts[name]}" for name in given.attributes}
     names = _attribute_names([columns[name] for name in taken])
     return Guesses(
         roles,
         image_folder,
         empty,
         attributes={names[name]: Guess(name, why) for name, why in taken.items()},
-        counts={names[name]: _value_counts(shown[name]) for name in taken},
-        several=frozenset(names[name] for name in taken if _has_several(shown[name])),
+        counts={names[name]: _value_counts(shown[name]) for name in taken if name not in kinds},
+        open_values={names[name]: kinds[name].entry for name in taken if name in kinds},
+        several=frozenset(names[name] for name in taken if _has_several(shown[name]) and name not in kinds),
         labelled={names[name]: len(shown[name].first_texts) for name in taken},
         separators={names[name]: separators[name] for name in taken if name in separators},
         products=products,
@@ -263,12 +273,37 @@ def _readable_rows(columns: Mapping[str, FileColumn], flag: str, rows: int) -> l
     return [bool(texts) and texts[0].casefold() in _TRUE for texts in columns[flag].texts]
 
 
-def _guess_attributes(columns: Sequence[FileColumn], min_count: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Return column -> why it is taken as an attribute, and column -> why it is not."""
+def _row_texts(columns: Mapping[str, FileColumn], roles: Mapping[str, Guess], readable: Sequence[bool]) -> list[str]:
+    """Return title and description of each row whose merchants' values may be read."""
+    named = [columns[roles[name].column] for name in ("title", "description") if roles[name].column in columns]
+    found = [column for column in named if column.texts]
+    texts = [" . ".join(text for column in found for text in column.texts[row]) for row in range(len(readable))]
+    return [text for text, may in zip(texts, readable, strict=True) if may]
+
+
+def _open(column: FileColumn, min_count: int, rows: Sequence[str]) -> OpenGuess | None:
+    """Return the guess for a column of numbers, or of texts for which no list of values is possible."""
+    is_number = column.kind in (Kind.WHOLE, Kind.NUMBER)
+    if _about_sales(column) if is_number else _no_value(column):
+        return None
+    return guess_kinds.number(column) or (
+        guess_kinds.text(column, rows) if not is_number and _no_list(column, min_count) else None
+    )
+
+
+def _guess_attributes(
+    columns: Sequence[FileColumn], min_count: int, rows: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str], dict[str, OpenGuess]]:
+    """Return column -> why it is taken as an attribute, column -> why it is not, and the open attributes among those
+    that are taken. ``rows``: title and description of each row."""
     taken: dict[str, str] = {}
     refused: dict[str, str] = {}
+    kinds: dict[str, OpenGuess] = {}
     seen: list[FileColumn] = []
     for column in columns:
+        if found := _open(column, min_count, rows):
+            kinds[column.name], taken[column.name] = found, found.why
+            continue
         refusal = _no_attribute(column, min_count)
         twin = next((other for other in seen if not refusal and _is_repeated(column, other)), None)
         if twin is not None and column.characters > twin.characters + 1 and twin.characters <= _CODE:
@@ -282,21 +317,36 @@ def _guess_attributes(columns: Sequence[FileColumn], min_count: int) -> tuple[di
         else:
             taken[column.name] = _fact(column, min_count)
             seen.append(column)
-    return taken, refused
+    return taken, refused, kinds
 
 
 def _no_attribute(column: FileColumn, min_count: int) -> str:
-    """Return why the column is no attribute; empty if it is."""
+    """Return why the column is no attribute with a closed list of values; empty if it is."""
+    return _no_value(column) or _no_list(column, min_count)
+
+
+def _no_value(column: FileColumn) -> str:
+    """Return why a column says nothing about what a product is; empty if it may."""
     if column.kind not in (Kind.TEXT, Kind.LIST):
         return column.problem or str(column.kind)
-    if about_sales := sorted(set(_ABOUT_SALES.split(", ")) & set(column.words.split())):
-        return f'its name ("{about_sales[0]}") says how a product is sold or recorded, not what it is'
+    if about_sales := _about_sales(column):
+        return about_sales
     if column.looks_like_files:
         return "its values are addresses or files"
     if column.looks_like_pairs:
         return "its values are keys with values, in a form that is not read"
     if column.looks_like_times:
         return "its values are dates or times"
+    return ""
+
+
+def _about_sales(column: FileColumn) -> str:
+    words = sorted(set(_ABOUT_SALES.split(", ")) & set(column.words.split()))
+    return f'its name ("{words[0]}") says how a product is sold or recorded, not what it is' if words else ""
+
+
+def _no_list(column: FileColumn, min_count: int) -> str:
+    """Return why the column's values are no closed list; empty if they are."""
     counts = _value_counts(column)
     frequent = [count for _, count in counts if count >= min_count]
     if len(counts) < 2:

@@ -71,6 +71,8 @@ def init_project(project: Project, say: Say = to_stderr) -> dict[str, Any]:
     sample = guesses.products.sample
     name = _project_name(folder)
     dictionary, values = dictionary_of(guesses.counts, guesses.several, given.min_count, name)
+    dictionary["attributes"] += [{"name": attribute, **entry} for attribute, entry in guesses.open_values.items()]
+    values |= {attribute: {"kind": entry["kind"]} for attribute, entry in guesses.open_values.items()}
     # relative where the file is in the project's folder, which can then be moved
     path = str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
     text = _encoded(config_text(path, name, sample, guesses, given.min_count), file)

@@ -108,7 +108,11 @@ class _Products:
                     keys[name][row, column], shapes[name][row, column] = key_of(value), shape_of(value)
                     number = same.number_of(value, rule)
                     found[name][row, column] = np.nan if number is None else number
-        return Own(keys, shapes, unknown, found, self.rules)
+        asked = {
+            name: np.array([self.labels[name][product] is not None for product in index], dtype=bool)
+            for name in self.rules
+        }
+        return Own(keys, shapes, asked, unknown, found, self.rules)
 
 
 def _lexicon(data: _Products, train: NDArray[np.int64], recipe: ExtractionRecipe) -> Lexicon:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from catalog_enrichment.models.extraction.lexicon import Counts, Known, Lexicon
-from catalog_enrichment.models.extraction.places import FEATURES, Own, PlaceFinder
+from catalog_enrichment.models.extraction.places import COMMON, SPECIFIC, Own, PlaceFinder
 from catalog_enrichment.models.extraction.recipe import CandidateSpec
 from catalog_enrichment.models.extraction.words import key_of, shape_of
 from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
@@ -28,13 +30,15 @@ def test_numbers_of_the_attributes_dimension_are_places_in_its_unit() -> None:
     places = finder().find(["Lamp 510 mm, 5 kg, 160x200 cm"], ["9000 cm and 12"])
     numbers = [(places.value[place], int(places.start[place])) for place in np.flatnonzero(places.attribute == 1)]
     assert numbers == [("51 cm", 5), ("160 cm", 19), ("200 cm", 23), ("12 cm", 12)]
-    assert places.features.shape == (len(places), FEATURES)
+    assert places.specific.shape == (len(places), SPECIFIC)
+    assert places.common.shape == (len(places.words), COMMON)
+    assert places.part.max() < len(places.common)
 
 
 def test_the_order_in_a_product_of_numbers_is_a_feature() -> None:
     places = finder().find(["80x200x35 cm or 40 cm"], [""])
     numbers = np.flatnonzero(places.attribute == 1)
-    assert places.features[numbers][:, 8:11].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert places.common[places.part[numbers]][:, 8:11].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_known_values_count_by_the_share_of_texts_in_which_they_are_the_value() -> None:
@@ -42,7 +46,7 @@ def test_known_values_count_by_the_share_of_texts_in_which_they_are_the_value() 
     words.known["brand"].values.add_texts(np.array([key_of("one")] * 50 + [key_of("acme")] * 2, dtype=np.uint64))
     places = finder(words).find(["Acme one lamp"], [""])
     by_text = {
-        "Acme one lamp"[start:end]: places.features[place, 29:31].tolist()
+        "Acme one lamp"[start:end]: places.specific[place, :2].tolist()
         for place, (start, end) in enumerate(zip(places.start.tolist(), places.end.tolist(), strict=True))
         if places.attribute[place] == 0
     }
@@ -58,6 +62,7 @@ def own(values: list[str], unknown: bool) -> Own:
             "width": np.zeros((1, 0), np.uint64),
         },
         shapes={"brand": np.array([[shape_of(value) for value in values]], np.uint64)},
+        asked={"brand": np.array([True]), "width": np.array([True])},
         unknown=np.array([unknown]),
         numbers={"width": np.array([[12.0, 80.0]])},
         rules={"brand": BRAND, "width": WIDTH},
@@ -67,19 +72,19 @@ def own(values: list[str], unknown: bool) -> Own:
 def test_in_training_a_products_own_label_does_not_count() -> None:
     words = lexicon(["Acme"])
     places = finder(words).find(["Acme lamp"], [""], own(["Acme"], unknown=False))
-    assert not places.features[:, 29:32].any()
-    assert finder(words).find(["Acme lamp"], [""]).features[:, 29].any()
+    assert not places.specific[:, :3].any()
+    assert finder(words).find(["Acme lamp"], [""]).specific[:, 0].any()
 
 
 def test_values_of_products_that_are_taken_for_unknown_are_not_known() -> None:
     words = lexicon(["Acme", "Acme", "Beta"])
     places = finder(words).find(["Acme lamp"], [""], own(["Acme"], unknown=True))
-    assert not places.features[:, 29:34].any()
+    assert not places.specific[:, :5].any()
 
 
 def test_a_longer_known_value_from_the_same_word_is_a_feature() -> None:
     places = finder(lexicon(["Peter", "Peter England"])).find(["Peter England shirt"], [""])
-    longer = {int(places.end[place]): bool(places.features[place, 33]) for place in np.flatnonzero(places.start == 0)}
+    longer = {int(places.end[place]): bool(places.specific[place, 4]) for place in np.flatnonzero(places.start == 0)}
     assert longer == {5: True, 13: False, 19: False}
 
 
@@ -105,4 +110,12 @@ def test_the_lexicon_is_the_same_after_it_was_stored() -> None:
     words = lexicon(["Acme", "Acme", "Beta"])
     again = Lexicon.of_arrays({"brand": words.known["brand"].logs}, words.arrays())
     texts = ["Acme Beta lamp"], [""]
-    assert np.array_equal(finder(again).find(*texts).features, finder(words).find(*texts).features)
+    assert np.array_equal(finder(again).find(*texts).specific, finder(words).find(*texts).specific)
+
+
+def test_in_training_only_attributes_with_a_label_have_places() -> None:
+    labels = own(["Acme"], unknown=False)
+    unasked = replace(labels, asked={"brand": np.array([False]), "width": np.array([True])})
+    places = finder().find(["Acme lamp 80 cm"], [""], unasked)
+    assert set(places.attribute.tolist()) == {1}
+    assert [places.value[place] for place in range(len(places))] == ["80 cm"]

@@ -137,9 +137,8 @@ class Extractor:
     def judged(self, titles: Sequence[str], descriptions: Sequence[str], own: Own | None = None) -> Judged:
         """Return the logits of the places of B products with clean texts; ``own``: in training, their labels."""
         places = self.finder.find(titles, descriptions, own)
-        tensors = PlaceTensors(
-            *(torch.from_numpy(column).to(self._device) for column in (places.attribute, places.features, places.words))
-        )
+        columns_of = (places.attribute, places.specific, places.part, places.common, places.words)
+        tensors = PlaceTensors(*(torch.from_numpy(column).to(self._device) for column in columns_of))
         columns, token_places = self.tokenizer.encode_with_places(titles, descriptions, self.recipe.text.max_length)
         of_token = {name: torch.from_numpy(column) for name, column in columns.items()}
         present = torch.ones(len(titles), dtype=torch.bool)

@@ -4,7 +4,7 @@ A first ranking reads the features of all places; the best of each product and a
 states at their first and last token. The encoder reads a text once, whatever the number of attributes and places. The
 probabilities of a product and attribute are a softmax over its places and "none of them".
 
-Shapes: B products, T tokens, H width of the encoder, P places, S segments (a product and attribute each), K places that
+Shapes: B products, T tokens, H width of the encoder, C parts of texts, P places, S segments (a product and attribute each), K places that
 are kept of a segment, A attributes.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from catalog_enrichment.models.extraction.places import BUCKETS, FEATURES, NEIGHBOURS
+from catalog_enrichment.models.extraction.places import BUCKETS, COMMON, NEIGHBOURS, SPECIFIC
 from catalog_enrichment.models.text_encoders import TextEncoder, Tokens
 
 ATTRIBUTE_WIDTH = 16
@@ -34,10 +34,14 @@ class PlaceTensors:
 
     attribute: torch.Tensor
     """(P,) int64"""
-    features: torch.Tensor
-    """(P, FEATURES) float32"""
+    specific: torch.Tensor
+    """(P, SPECIFIC) float32"""
+    part: torch.Tensor
+    """(P,) int64"""
+    common: torch.Tensor
+    """(C, COMMON) float32"""
     words: torch.Tensor
-    """(P, NEIGHBOURS) int64"""
+    """(C, NEIGHBOURS) int64"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,10 @@ class ExtractionNet(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=0.1)
         self.neighbours = nn.ModuleList(tables)
-        described = FEATURES + NEIGHBOURS * WORD_WIDTH + ATTRIBUTE_WIDTH
-        self.describe = nn.Sequential(nn.Linear(described, HIDDEN), nn.GELU())
+        # the first layer in three summands: what no attribute changes is computed once for all of them
+        self.describe_part = nn.Linear(COMMON + NEIGHBOURS * WORD_WIDTH, HIDDEN)
+        self.describe_place = nn.Linear(SPECIFIC, HIDDEN, bias=False)
+        self.describe_attribute = nn.Linear(ATTRIBUTE_WIDTH, HIDDEN, bias=False)
         self.rank = nn.Linear(HIDDEN, 1)
         self.reduce = nn.Sequential(nn.Linear(2 * encoder.width, STATES), nn.GELU())
         self.judge = nn.Sequential(
@@ -83,8 +89,10 @@ class ExtractionNet(nn.Module):
     def ranked(self, places: PlaceTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (P,) logits of the first ranking, and (P, HIDDEN) what they rest on."""
         words = [table(places.words[:, column]) for column, table in enumerate(self.neighbours)]
-        described = torch.cat([places.features, *words, self.attributes(places.attribute)], dim=1)
-        hidden = self.describe(described)
+        parts = self.describe_part(torch.cat([places.common, *words], dim=1))
+        attributes = self.describe_attribute(self.attributes.weight)
+        hidden = parts[places.part] + self.describe_place(places.specific) + attributes[places.attribute]
+        hidden = nn.functional.gelu(hidden)
         return self.rank(hidden).squeeze(1), hidden
 
     def forward(

@@ -2,7 +2,8 @@
 
 For an attribute of the kind `text` these are the runs of words, for a `number` the numbers that can be in its unit.
 
-Shapes: P places of a batch, over all products and attributes; a place that two attributes can have is two.
+Shapes: C parts of texts; P places of a batch, a part for a product's attribute each: a part that two attributes can
+have is two places.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,11 @@ BUCKETS = 1024
 """Buckets of words: neighbours of a place, its first and its last word."""
 NEIGHBOURS = 5
 """Words of a place that are features: two before it, its first and last, one behind it."""
-FEATURES = 42
-"""Numbers that describe a place."""
+COMMON = 35
+"""Numbers that describe a place whatever the attribute."""
+SPECIFIC = 7
+"""Numbers that describe it for an attribute: how often merchants gave the value, and how often it stands in texts; the
+same of its shape; whether a longer value from the same word is known; how far the number is from the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,14 @@ class Places:
     """(P,) places of one product and attribute with the same key have the same value."""
     value: list[str]
     """(P,) the stored number; "" for a text, whose value is the text between start and end."""
-    features: Floats
-    """(P, FEATURES)"""
+    specific: Floats
+    """(P, SPECIFIC)"""
+    part: Ints
+    """(P,) the position of the place's part in ``common`` and ``words``."""
+    common: Floats
+    """(C, COMMON)"""
     words: Ints
-    """(P, NEIGHBOURS) buckets."""
+    """(C, NEIGHBOURS) buckets."""
 
     def __len__(self) -> int:
         return len(self.product)
@@ -79,30 +88,34 @@ class PlaceFinder:
     def _texts(self, words: Words, own: Own | None) -> list[Places]:
         of = runs(words, self.spec.most_words)
         common, neighbours = _run_features(words, of), _neighbours(words, of.first, of.last)
-        product = words.product[of.first]
+        every = words.product[of.first]
         found = []
         for number, (name, rule) in enumerate(self.rules.items()):
             if rule.kind is not Kind.TEXT:
                 continue
-            features = common.copy()
+            part = np.arange(len(every)) if own is None else np.flatnonzero(own.asked[name][every])
+            product, key, shape = every[part], of.key[part], of.shape[part]
+            specific = np.zeros((len(part), SPECIFIC), dtype=np.float32)
             known = self.lexicon.known.get(name)
             if known is not None:
-                key, shape = (None, None) if own is None else (own.keys[name][product], own.shapes[name][product])
-                features[:, 29:31] = known.values.features(of.key, key)
-                features[:, 31:33] = known.shapes.features(of.shape, shape)
-                features[:, 33] = _longer_known(of, features[:, 29])
+                mine, shapes = (None, None) if own is None else (own.keys[name][product], own.shapes[name][product])
+                specific[:, 0:2] = known.values.features(key, mine)
+                specific[:, 2:4] = known.shapes.features(shape, shapes)
+                specific[:, 4] = _longer_known(of.first[part], of.words[part], specific[:, 0])
                 if own is not None:  # values of these products are taken for new ones
-                    features[own.unknown[product], 29:34] = 0
+                    specific[own.unknown[product], :5] = 0
             found.append(
                 Places(
                     product=product,
-                    attribute=np.full(len(product), number, dtype=np.int64),
-                    in_description=words.in_description[of.first],
-                    start=words.start[of.first],
-                    end=words.end[of.last],
-                    key=of.key,
-                    value=[""] * len(product),
-                    features=features,
+                    attribute=np.full(len(part), number, dtype=np.int64),
+                    in_description=words.in_description[of.first[part]],
+                    start=words.start[of.first[part]],
+                    end=words.end[of.last[part]],
+                    key=key,
+                    value=[""] * len(part),
+                    specific=specific,
+                    part=part,
+                    common=common,
                     words=neighbours,
                 )
             )
@@ -123,30 +136,33 @@ class PlaceFinder:
             if rule.kind is not Kind.NUMBER:
                 continue
             values = [same.stored_number(literal, rule, bare=True) for _, _, literal, _, _ in literals]
-            kept = np.array([place for place, value in enumerate(values) if value is not None], dtype=np.int64)
-            stored = [value for value in values if value is not None]
+            asked = [own is None or bool(own.asked[name][product]) for product, *_ in literals]
+            part = np.array([at for at, value in enumerate(values) if value is not None and asked[at]], dtype=np.int64)
+            stored = [values[at] or "" for at in part.tolist()]
             keys = np.array([key_of(value) for value in stored], dtype=np.uint64)
-            features, product = common[kept], np.array([literals[place][0] for place in kept], dtype=np.int64)
+            product = np.array([literals[at][0] for at in part.tolist()], dtype=np.int64)
+            specific = np.zeros((len(part), SPECIFIC), dtype=np.float32)
             known = self.lexicon.known.get(name)
             if known is not None:
-                key = None if own is None else own.keys[name][product]
-                features[:, 29:31] = known.values.features(keys, key)
+                specific[:, 0:2] = known.values.features(keys, None if own is None else own.keys[name][product])
                 logs = np.array([_log(same.number_of(value, rule)) for value in stored], dtype=np.float32)
-                features[:, 34] = np.clip((logs - known.logs[0]) / known.logs[1], -4, 4)
-                features[:, 35] = np.abs(features[:, 34])
+                specific[:, 5] = np.clip((logs - known.logs[0]) / known.logs[1], -4, 4)
+                specific[:, 6] = np.abs(specific[:, 5])
                 if own is not None:
-                    features[own.unknown[product], 29:31] = 0
+                    specific[own.unknown[product], :2] = 0
             found.append(
                 Places(
                     product=product,
-                    attribute=np.full(len(product), number, dtype=np.int64),
-                    in_description=np.array([literals[place][1] for place in kept], dtype=bool),
-                    start=np.array([literals[place][2].start for place in kept], dtype=np.int64),
-                    end=np.array([literals[place][2].end for place in kept], dtype=np.int64),
+                    attribute=np.full(len(part), number, dtype=np.int64),
+                    in_description=np.array([literals[at][1] for at in part.tolist()], dtype=bool),
+                    start=np.array([literals[at][2].start for at in part.tolist()], dtype=np.int64),
+                    end=np.array([literals[at][2].end for at in part.tolist()], dtype=np.int64),
                     key=keys,
                     value=stored,
-                    features=features,
-                    words=neighbours[kept],
+                    specific=specific,
+                    part=part,
+                    common=common,
+                    words=neighbours,
                 )
             )
         return found
@@ -160,6 +176,8 @@ class Own:
     """Attribute -> (B, M) hashes of the labels' keys, 0 for none."""
     shapes: Mapping[str, Hashes]
     """Attribute -> (B, M) hashes of the labels' shapes."""
+    asked: Mapping[str, Bools]
+    """Attribute -> (B,) the product has a label of it, or is known to have no value; of others no place is looked at."""
     unknown: Bools
     """(B,) nothing is known about the values of the product."""
     numbers: Mapping[str, NDArray[np.float64]]
@@ -185,9 +203,9 @@ class Own:
 
 
 def _run_features(words: Words, of: Runs) -> Floats:
-    """(R, FEATURES) what describes runs for every attribute."""
+    """(R, COMMON) what describes runs for every attribute."""
     first, last = of.first, of.last
-    features = np.zeros((len(first), FEATURES), dtype=np.float32)
+    features = np.zeros((len(first), COMMON), dtype=np.float32)
     place, count = words.place[first], of.words
     last_word = np.where(words.is_word[last], last, np.maximum(last - 1, 0))
     behind = words.left[last_word] - 1
@@ -215,16 +233,16 @@ def _run_features(words: Words, of: Runs) -> Floats:
     return features
 
 
-def _longer_known(of: Runs, known: Floats) -> Floats:
-    """(R,) a longer run from the same word is known."""
-    longest = np.zeros(int(of.first.max(initial=-1)) + 1, dtype=np.int64)
-    np.maximum.at(longest, of.first, np.where(known > 0, of.words, 0))
-    return (longest[of.first] > of.words).astype(np.float32)
+def _longer_known(first: Ints, words: Ints, known: Floats) -> Floats:
+    """(n,) a longer run from the same word is known; ``first``, ``words``: the runs' first tokens and lengths."""
+    longest = np.zeros(int(first.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(longest, first, np.where(known > 0, words, 0))
+    return (longest[first] > words).astype(np.float32)
 
 
 def _literal_features(words: Words, literals: Sequence[_Found], first: Ints) -> Floats:
-    """(n, FEATURES) what describes numbers for every attribute."""
-    features = np.zeros((len(literals), FEATURES), dtype=np.float32)
+    """(n, COMMON) what describes numbers for every attribute."""
+    features = np.zeros((len(literals), COMMON), dtype=np.float32)
     chain = _chains(literals)
     for row, (_, field, literal, number, total) in enumerate(literals):
         position, length = chain[row]
@@ -235,12 +253,12 @@ def _literal_features(words: Words, literals: Sequence[_Found], first: Ints) -> 
         features[row, 7] = min(total, 10) / 10
         features[row, 8 + min(position, 2)] = 1 if length > 1 else 0
         features[row, 11] = min(length, 4) / 4
-        features[row, 36] = literal.unit is not None and not literal.shares_unit
-        features[row, 37] = literal.shares_unit
-        features[row, 38] = literal.unit is None
-        features[row, 39] = literal.is_part
-        features[row, 40] = float(literal.number).is_integer()
-        features[row, 41] = math.log1p(min(abs(literal.number), 1e6)) / 10
+        features[row, 29] = literal.unit is not None and not literal.shares_unit
+        features[row, 30] = literal.shares_unit
+        features[row, 31] = literal.unit is None
+        features[row, 32] = literal.is_part
+        features[row, 33] = float(literal.number).is_integer()
+        features[row, 34] = math.log1p(min(abs(literal.number), 1e6)) / 10
     return features
 
 
@@ -306,22 +324,27 @@ def _log(number: float | None) -> float:
 
 def _joined(found: Sequence[Places]) -> Places:
     """Return the places in the order of product and attribute."""
+    commons = list({id(part.common): part for part in found}.values())
+    begins = np.cumsum([0, *(len(part.common) for part in commons)])[:-1]
+    begin = dict(zip((id(part.common) for part in commons), begins, strict=True))
     product = np.concatenate([part.product for part in found])
     attribute = np.concatenate([part.attribute for part in found])
     order = np.lexsort((attribute, product))
     values = [value for part in found for value in part.value]
 
-    def column(name: str) -> NDArray[np.generic]:
+    def column(name: str) -> NDArray[Any]:
         return np.asarray(np.concatenate([getattr(part, name) for part in found])[order])
 
     return Places(
         product=product[order],
         attribute=attribute[order],
-        in_description=column("in_description"),  # type: ignore[arg-type]
-        start=column("start"),  # type: ignore[arg-type]
-        end=column("end"),  # type: ignore[arg-type]
-        key=column("key"),  # type: ignore[arg-type]
+        in_description=column("in_description"),
+        start=column("start"),
+        end=column("end"),
+        key=column("key"),
         value=[values[place] for place in order.tolist()],
-        features=column("features"),  # type: ignore[arg-type]
-        words=column("words"),  # type: ignore[arg-type]
+        specific=column("specific"),
+        part=np.concatenate([part.part + begin[id(part.common)] for part in found])[order],
+        common=np.concatenate([part.common for part in commons]),
+        words=np.concatenate([part.words for part in commons]),
     )

@@ -1,0 +1,87 @@
+"""Columns of numbers with units, and of texts that no list can hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog_enrichment import dictionary
+from catalog_enrichment.ingest.guess import Given
+from catalog_enrichment.ingest.project import Project, init_project
+
+
+def rows(number: int = 120) -> list[dict[str, str]]:
+    """Products with a width in two units, a weight whose unit is in its name, a brand that the title has, a part number
+    that it has not, a colour, and a year."""
+    found = []
+    for row in range(number):
+        width = f"{40 + row % 70} cm" if row % 5 else f"{400 + row} mm"
+        brand = f"Brand{row % 60} Co"
+        found.append(
+            {
+                "id": f"p{row}",
+                "title": f"{brand} shelf number {row} for the wall",
+                "width": width if row % 50 else "wide",
+                "weight_kg": f"{1 + row % 40}.{row % 10}",
+                "brand": brand,
+                "factory_code": f"XK{row * 7919 % 10007}Q",
+                "color": "Red" if row % 2 else "Blue",
+                "model_year": str(1980 + row % 40),
+            }
+        )
+    return found
+
+
+def project(tmp_path: Path, table: list[dict[str, str]], **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    file = tmp_path / "shop.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    asked = Project(folder=tmp_path / "project", file=file, given=Given(columns={}, **given))
+    summary = init_project(asked, print)
+    content = json.loads((tmp_path / "project" / "attributes.json").read_text())
+    dictionary.load(tmp_path / "project" / "attributes.json")
+    return summary, {entry.pop("name"): entry for entry in content["attributes"]}
+
+
+def test_numbers_and_texts_are_attributes_beside_closed_lists(tmp_path: Path) -> None:
+    summary, found = project(tmp_path, rows())
+    assert found["width"] == {"kind": "number", "unit": "cm", "range": [8.0, 500.0]}
+    assert found["weight_kg"] == {"kind": "number", "unit": "kg", "range": [0.2, 200.0]}
+    assert found["brand"] == {"kind": "text"}
+    assert found["color"]["values"] == ["Blue", "Red"]
+    assert set(found) == {"width", "weight_kg", "brand", "color"}
+    assert summary["attributes"]["width"] == {"column": "width", "kind": "number"}
+
+
+def test_a_column_that_is_named_is_taken_by_its_kind(tmp_path: Path) -> None:
+    _, found = project(tmp_path, rows(), attributes=["width", "color"])
+    assert set(found) == {"width", "color"}
+    assert found["width"]["kind"] == "number"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["wide"] * 30 + [f"{number} cm" for number in range(90)],  # too many are no numbers
+        [f"{number} cm" if number % 2 else f"{number} kg" for number in range(120)],  # two dimensions
+        [f"{number}-{number + 3} cm" for number in range(120)],  # ranges
+    ],
+)
+def test_what_is_mostly_no_number_with_a_unit_is_no_number(tmp_path: Path, cells: list[str]) -> None:
+    table = [row | {"width": cell} for row, cell in zip(rows(), cells, strict=True)]
+    _, found = project(tmp_path, table)
+    assert found.get("width", {}).get("kind") != "number"
+
+
+def test_a_text_that_seldom_stands_in_the_rows_own_texts_is_left_out(tmp_path: Path) -> None:
+    table = rows()
+    brands = [row["brand"] for row in table]
+    table = [row | {"brand": brands[(number + 1) % len(brands)]} for number, row in enumerate(table)]
+    _, found = project(tmp_path, table)
+    assert "brand" not in found
