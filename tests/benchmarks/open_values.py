@@ -60,7 +60,7 @@ NORMALISED = {
     "Width": "in", "Height": "in", "Length": "in", "Depth": "in", "Rotational Speed": "rpm", "Pack Quantity": "pcs",
 }  # fmt: skip
 """Attribute of wdc_pave -> the unit that its people normalised to. Capacities are normalised to the unit they have."""
-SPLIT_EXTRACT = {"max_length": 160, "epochs": 12}
+SPLIT_EXTRACT = {"max_length": 128, "epochs": 8}
 """wdc_pave has long descriptions and 1,066 offers to learn from."""
 
 Proposal = tuple[str, float]

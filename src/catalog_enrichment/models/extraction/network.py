@@ -4,8 +4,8 @@ A first ranking reads the features of all places; the best of each product and a
 states at their first and last token. The encoder reads a text once, whatever the number of attributes and places. The
 probabilities of a product and attribute are a softmax over its places and "none of them".
 
-Shapes: B products, T tokens, H width of the encoder, C parts of texts, P places, S segments (a product and attribute each), K places that
-are kept of a segment, A attributes.
+Shapes: B products, T tokens, H width of the encoder, C parts of texts, P places, S segments (a product and attribute
+each), K places that are kept of a segment, A attributes.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class ExtractionNet(nn.Module):
         self.describe_part = nn.Linear(COMMON + NEIGHBOURS * WORD_WIDTH, HIDDEN)
         self.describe_place = nn.Linear(SPECIFIC, HIDDEN, bias=False)
         self.describe_attribute = nn.Linear(ATTRIBUTE_WIDTH, HIDDEN, bias=False)
+        layers = (self.describe_part, self.describe_place, self.describe_attribute)
+        bound = sum(layer.in_features for layer in layers) ** -0.5  # as of one layer over all inputs
+        for layer in layers:
+            nn.init.uniform_(layer.weight, -bound, bound)
         self.rank = nn.Linear(HIDDEN, 1)
         self.reduce = nn.Sequential(nn.Linear(2 * encoder.width, STATES), nn.GELU())
         self.judge = nn.Sequential(

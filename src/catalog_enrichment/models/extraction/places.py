@@ -177,7 +177,7 @@ class Own:
     shapes: Mapping[str, Hashes]
     """Attribute -> (B, M) hashes of the labels' shapes."""
     asked: Mapping[str, Bools]
-    """Attribute -> (B,) the product has a label of it, or is known to have no value; of others no place is looked at."""
+    """Attribute -> (B,) the product has a label, or is known to have no value; of others no place is looked at."""
     unknown: Bools
     """(B,) nothing is known about the values of the product."""
     numbers: Mapping[str, NDArray[np.float64]]
