@@ -42,7 +42,7 @@ def test_only_published_predictions_become_events_and_name_their_origin_i6(spark
     events = asserted(
         spark,
         stamp("run-1", 1),
-        prediction("a", "color", "Red", evidence="a red one"),
+        prediction("a", "color", "Red"),
         prediction("b", "color", "Red", decision="suggest", reason="near_miss"),
         prediction("c", "color", "Red", decision="abstain", reason="below_threshold"),
     )
@@ -55,7 +55,6 @@ def test_only_published_predictions_become_events_and_name_their_origin_i6(spark
     assert (event["run_id"], event["model_name"], event["model_version"]) == ("run-1", "m", "1")
     assert (event["certificate_id"], event["threshold"], event["score"]) == ("certificate-1", 0.9, 0.99)
     assert (event["content_hash"], event["modality"], event["reason"]) == ("content-1", "both", "certified")
-    assert event["evidence"] == "a red one"
     assert event["refers_to"] is None
     assert event["undoes"] is None
     [value] = ledger.current_values(frame(spark, "products", [product("a")]), ledger.active(events)).collect()

@@ -144,8 +144,7 @@ def full_report() -> RunReport:
     ]  # fmt: skip
     disagreement = Sample(product_id="p9", attribute="season", value="winter", score=0.77, title="Wool scarf",
                           merchant_values=("summer", "<b>spring</b>"))  # fmt: skip
-    near_miss = Sample(product_id="p8", attribute="color", value="אדום", score=0.79, title="Almost  red & <i>blue</i>",
-                       evidence="red & <i>")  # fmt: skip
+    near_miss = Sample(product_id="p8", attribute="color", value="אדום", score=0.79, title="Almost red")
     added = replace(disagreement, product_id="p7", value="autumn", change="add")
     return RunReport(
         run=run_row(),

@@ -39,7 +39,7 @@ SAME_PRODUCT = "same_product"
 """Stratum of the other values of products that were drawn uniformly; no estimate rests on it."""
 
 ROW = ("product_id", "attribute", "value", "content_hash", "score", "threshold", "certificate_id", "modality",
-       "evidence", "model_version", "event_id", "decided_by", "reason")  # fmt: skip
+       "model_version", "event_id", "decided_by", "reason")  # fmt: skip
 """Columns of `audits` that a population gives."""
 
 Pair = tuple[str, str]

@@ -93,8 +93,6 @@ class Item:
     cardinality: Cardinality
     value: str
     """The value asked about; empty: the model had none, the reviewer is asked for it."""
-    evidence: str = ""
-    """Where the value comes from, as its proposer says: a quote of the text; empty where it says nothing."""
 
     @staticmethod
     def id_of(sample_id: str, product_id: str, attribute: str, value: str) -> str:

@@ -259,16 +259,14 @@ def _items(catalog: Catalog, dictionary: Dictionary, rows: Sequence[Row]) -> lis
     found = products.join(F.broadcast(ids), "product_id", "left_semi").select(*_OF_PRODUCT, pictures.alias("images"))
     by_id = {row["product_id"]: row.asDict() for row in found.collect()}
     return [
-        _item(dictionary, by_id[row["product_id"]], row, row["sample_id"], row["value"])
+        _item(dictionary, by_id[row["product_id"]], row["sample_id"], row["attribute"], row["value"])
         for row in rows
         if row["product_id"] in by_id
     ]
 
 
-def _item(dictionary: Dictionary, product: Row, asked: Row, sample_id: str, value: str) -> Item:
-    """Return the question. ``product``: the columns of a product that an item has, with pictures in ``images``;
-    ``asked``: its attribute and perhaps the evidence."""
-    attribute = asked["attribute"]
+def _item(dictionary: Dictionary, product: Row, sample_id: str, attribute: str, value: str) -> Item:
+    """Return the question. ``product``: the columns of a product that an item has, with pictures in ``images``."""
     return Item(
         item_id=Item.id_of(sample_id, product["product_id"], attribute, value),
         sample_id=sample_id,
@@ -277,7 +275,6 @@ def _item(dictionary: Dictionary, product: Row, asked: Row, sample_id: str, valu
         attribute=attribute,
         cardinality=dictionary[attribute].cardinality,
         value=value,
-        evidence=asked.get("evidence") or "",
     )
 
 
@@ -331,7 +328,7 @@ def suggestion_sample(
         reviewers=1,
         title=f"Open suggestions of {drawn_at:%Y-%m-%d}",
     )
-    return sample, [_item(dictionary, row, row, sample.sample_id, row["suggested_value"]) for row in rows]
+    return sample, [_item(dictionary, row, sample.sample_id, row["attribute"], row["suggested_value"]) for row in rows]
 
 
 def offered_before(store: ReviewStore) -> set[review_tables.Key]:

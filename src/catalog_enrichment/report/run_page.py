@@ -18,7 +18,6 @@ from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.reasons import Case, Reason, RunAttributes, drifted, not_covered, sentence, waiting
 from catalog_enrichment.report import advice, charts, outcome_sections, run_sections, value_tables
 from catalog_enrichment.report.outcome_sections import ReasonCount
-from catalog_enrichment.values.evidence import parts
 from catalog_enrichment.web import pages
 
 if TYPE_CHECKING:
@@ -48,20 +47,12 @@ class Sample:
     modality: str = ""
     attention: float | None = None
     """Weight on the text, 0..1; the weight on the picture is 1 minus this."""
-    evidence: str = ""
-    """Where the value comes from, as its proposer says: a quote of the text."""
     merchant_values: Sequence[str] = ()
     change: str = ""
     """The change that the value would make to the merchant's values (decisions.suggested_change); "" where it is no
     suggestion."""
     picture: bytes | None = None
     """The encoded picture, as the catalog has it."""
-
-    @property
-    def title_parts(self) -> tuple[str, str, str]:
-        """The title before the evidence, the evidence and the title behind it; all of the title is the first part where
-        it does not have the evidence."""
-        return parts(self.title or self.product_id, self.evidence)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -174,7 +174,6 @@ def _samples(
             title=row["title"] or "",
             modality=row["modality"],
             attention=row["attention"],
-            evidence=row["evidence"] or "",
             merchant_values=list(row["given"]),
             change=row["change"],
             picture=picture_of(row["images"], limits),

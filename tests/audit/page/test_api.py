@@ -44,7 +44,7 @@ def test_a_question_tells_nothing_that_a_reviewer_must_not_know(store: ReviewSto
     assert [asked["item_id"] for asked in questions] == [ONE.item_id, TWO.item_id]  # what Ben has begun comes first
     assert set(questions[0]) == {
         *("item_id", "product_id", "shop_id", "title", "description", "category", "language", "attribute"),
-        *("cardinality", "value", "evidence", "pictures"),
+        *("cardinality", "value", "pictures"),
     }
     assert questions[0]["title"] == "Shirt number 1"
     assert questions[0]["pictures"] == [f"/pictures/{ONE.item_id}/0"]

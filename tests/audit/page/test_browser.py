@@ -137,8 +137,7 @@ def test_verdicts_wait_in_the_browser_while_the_server_is_away(
 def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: OpenPage) -> None:
     title = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>\'"&amp;'
     texts = dict.fromkeys(("title", "category", "product_id"), title)
-    said = "<script>window.hacked=2</script>'"
-    hostile = item(1, **texts, description=f"{title}\n\u202egnp.exe", images=((title, title),), evidence=said)
+    hostile = item(1, **texts, description=f"{title}\n\u202egnp.exe", images=((title, title),))
     page_store.add_sample(sample(title=title), [hostile])
     page_store.add_verdict(verdict(hostile, title[:60]))
     for path in ("/samples/s1/review", "/"):
@@ -147,9 +146,6 @@ def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: Ope
         shown.wait_for()
         assert shown.inner_text() == title
         assert page.evaluate("window.hacked") is None
-        if "review" in path:
-            assert page.locator("#title mark").all_inner_texts() == [said]
-            assert page.locator("#description mark").count() == 0
         assert page.locator("main img[src=x], main script").count() == 0
 
 

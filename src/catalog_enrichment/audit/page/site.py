@@ -134,7 +134,7 @@ class Site:
     def question(self, item: Item) -> dict[str, Any]:
         """Return what a reviewer is told about an item, without what other people or the model's score say about it."""
         names = ("item_id", "product_id", "shop_id", "title", "description", "category", "language", "attribute",
-                 "value", "evidence")  # fmt: skip
+                 "value")  # fmt: skip
         count = min(len(item.images), self.pictures.limits.max_per_product)
         pictures = [f"/pictures/{quote(item.item_id, safe='')}/{number}" for number in range(count)]
         shown = {name: getattr(item, name) for name in names}

@@ -107,9 +107,9 @@ function show(content) {
   if (!question) return content && showDone(content);
   picker.hide();
   byId("answers").hidden = false;
-  const marked = mark(byId("title"), question.title || "(no title)", question.evidence);
+  byId("title").textContent = question.title || "(no title)";
   byId("category").textContent = [question.category, question.product_id].filter(Boolean).join(" · ");
-  mark(byId("description"), question.description, marked ? "" : question.evidence);
+  byId("description").textContent = question.description;
   showQuestion(question);
   showVerdicts(question.verdicts ?? []);
   showPictures(question.pictures);
@@ -118,20 +118,6 @@ function show(content) {
   byId("title").focus({ preventScroll: true });
   window.scrollTo(0, 0);
   return undefined;
-}
-
-// shows a text with the first place of the evidence marked; returns whether it is there
-function mark(element, text, evidence) {
-  const words = (evidence || "").split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const found = words.length ? new RegExp(words.join("\\s+")).exec(text) : null;
-  if (!found) {
-    element.textContent = text;
-    return false;
-  }
-  const said = document.createElement("mark");
-  said.textContent = found[0];
-  element.replaceChildren(text.slice(0, found.index), said, text.slice(found.index + found[0].length));
-  return true;
 }
 
 function showQuestion(question) {
