@@ -52,13 +52,15 @@ SCHEMA = pa.schema(
         ("value", pa.string()),
         ("source", pa.string()),
         ("score", pa.float64()),
+        ("evidence", pa.string()),
         ("model_version", pa.string()),
         ("certificate_id", pa.string()),
         ("run_id", pa.string()),
         ("since", pa.timestamp("us", tz="UTC")),
     ]
 )
-"""One row per value. For a merchant's value all columns after ``source`` are null; a human's score may be null."""
+"""One row per value. For a merchant's value all columns after ``source`` are null; a human's score may be null, and the
+evidence, which the proposer of a model's value gave, is."""
 
 TITLED_SCHEMA = SCHEMA.insert(1, pa.field("title", pa.string()))
 """With the product's title."""
@@ -71,7 +73,7 @@ PARTITION_ROWS = 100_000
 """About 30 MB; the driver holds two partitions at a time."""
 _NAMED_RUNS = 5
 """How many runs a message names."""
-_GIVEN = ("product_id", "title", "shop_id", "category", "attribute", "value")
+_GIVEN = ("product_id", "title", "shop_id", "category", "attribute", "value", "evidence")
 """Columns whose texts come from merchants, people or the dictionary."""
 _JSON_ROWS = 10_000
 """Rows that are Python objects at a time."""
@@ -163,10 +165,10 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
             seen = seen.where(F.col(name).isin(list(wanted)))
     values = seen.withColumn("value", F.explode("values")).withColumnRenamed("asserted_at", "since")
     key = ["run_id", "product_id", "attribute", "value"]  # with the operation it identifies an event
-    scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score")
+    asserts = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score", "evidence")
     of_product = ["product_id", "shop_id", "category", *(["title"] if "title" in request.schema.names else [])]
     products = catalog.read("products", columns=of_product)
-    rows = values.join(scores, key, "left").join(products, "product_id", "left")
+    rows = values.join(asserts, key, "left").join(products, "product_id", "left")
     if request.categories:
         rows = rows.where(category_filters.below(request.categories))
     if request.shops:

@@ -32,6 +32,7 @@ HEADINGS = {
     "value": ("Value", 22),
     "source": ("Given by", 10),
     "score": ("Score", 8),
+    "evidence": ("Evidence", 40),
     "model_version": ("Model version", 14),
     "certificate_id": ("Certificate", 16),
     "run_id": ("Run", 30),
