@@ -68,11 +68,11 @@ SEEN = [
     seen("gone", "color", "Red"),
 ]
 EVENTS = [
-    event("a", "material", "Cotton", "enrich-1", 0.91),
+    event("a", "material", "Cotton", "enrich-1", 0.91, evidence="=cotton, 100%"),
     event("a", "material", "Wool", "enrich-1", 0.92),
     event("a", "material", "Wool", "enrich-0", 0.5),
     event("a", "color", "Red", "enrich-0", 0.6),
-    event("b", "material", "Wool", "enrich-2", 0.93),
+    event("b", "material", "Wool", "enrich-2", 0.93, evidence="of wool"),
     event("b", "material", "Wool", "enrich-2", 0.1, op="retract"),
     event("c", "color", "Red", "set-1", None, source="human"),
 ]
@@ -115,13 +115,26 @@ def test_every_value_is_a_row_with_its_product_and_score(
         rows = list(csv.reader(stream))[1:]
     since, later = "2026-03-29T01:30:00.123456Z", "2026-03-29T01:31:00.123456Z"
     assert rows == [
-        ["a", "s1", "Apparel/Tops", "color", "'=Blue", "merchant", "", "", "", "", ""],
-        ["a", "s1", "Apparel/Tops", "color", "Red", "merchant", "", "", "", "", ""],
-        ["a", "s1", "Apparel/Tops", "material", "Cotton", "model", "0.91", "7", "c", "enrich-1", since],
-        ["a", "s1", "Apparel/Tops", "material", "Wool", "model", "0.92", "7", "c", "enrich-1", since],
-        ["b", "s2", "Apparel", "material", "Wool", "model", "0.93", "7", "c", "enrich-2", since],
-        ["c", "", "", "color", "Red", "human", "", "", "", "set-1", later],
-        ["gone", "", "", "color", "Red", "merchant", "", "", "", "", ""],
+        ["a", "s1", "Apparel/Tops", "color", "'=Blue", "merchant", "", "", "", "", "", ""],
+        ["a", "s1", "Apparel/Tops", "color", "Red", "merchant", "", "", "", "", "", ""],
+        [
+            "a",
+            "s1",
+            "Apparel/Tops",
+            "material",
+            "Cotton",
+            "model",
+            "0.91",
+            "'=cotton, 100%",
+            "7",
+            "c",
+            "enrich-1",
+            since,
+        ],
+        ["a", "s1", "Apparel/Tops", "material", "Wool", "model", "0.92", "", "7", "c", "enrich-1", since],
+        ["b", "s2", "Apparel", "material", "Wool", "model", "0.93", "of wool", "7", "c", "enrich-2", since],
+        ["c", "", "", "color", "Red", "human", "", "", "", "", "set-1", later],
+        ["gone", "", "", "color", "Red", "merchant", "", "", "", "", "", ""],
     ]
 
 
@@ -277,7 +290,7 @@ def test_a_spreadsheet_has_every_text_as_it_is_and_as_a_text(tmp_path: Path) -> 
     assert {cell.data_type for cell in cells if cell.value is not None} == {"s"}
     marked = [cell.value for cell in cells if cell.quotePrefix]
     assert set(marked) == {text for text in [*texts, *FORMULAS] if re.match(r"[=+\-@\t ]", text)}
-    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", f"A1:K{len(texts) + 2}")
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", f"A1:L{len(texts) + 2}")
 
 
 def test_a_spreadsheet_goes_on_in_another_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
