@@ -156,13 +156,19 @@ def test_evidence_is_marked_in_the_text_that_has_it_and_is_shown_as_text(
     text = before + quote + after
     given: dict[str, Any] = {"evidence": "<b>red</b> &amp; <script>", "images": ()}
     page_store.add_sample(sample("s1"), [item(1, title=text, description=text, **given)])
-    page_store.add_sample(sample("s2"), [item(1, "s2", title="Shirt", description=text, **given)])
+    long = "A line.\n" * 99 + text
+    page_store.add_sample(sample("s2"), [item(1, "s2", title="Shirt", description=long, **given)])
     page_store.add_sample(sample("s3"), [item(1, "s3", **given)])
-    for sample_id, place in (("s1", "#title"), ("s2", "#description")):
+    for sample_id, place, whole in (("s1", "#title", text), ("s2", "#description", long)):
         page = _open(open_page, f"/samples/{sample_id}/review")
         assert page.locator("mark").count() == 1
         assert page.locator(f"{place} mark").text_content() == quote
-        assert page.locator(place).text_content() == text
+        assert page.locator(place).text_content() == whole
+        mark, around = page.locator("mark").bounding_box(), page.locator(place).bounding_box()
+        assert mark is not None
+        assert around is not None
+        assert around["y"] <= mark["y"] < around["y"] + around["height"], "it is scrolled into view"
+        assert page.evaluate("window.scrollY") == 0
         assert page.locator("#evidence").is_hidden()
         assert page.evaluate("window.hacked") is None
         assert page.locator("main script, #card b, #card i").count() == 0

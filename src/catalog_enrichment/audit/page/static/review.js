@@ -116,6 +116,8 @@ function show(content) {
   looked = 0;
   since = performance.now();
   byId("title").focus({ preventScroll: true });
+  byId("description").scrollTop = 0;
+  document.querySelector("#description mark")?.scrollIntoView({ block: "nearest" });
   window.scrollTo(0, 0);
   return undefined;
 }
