@@ -44,8 +44,8 @@ def _run(number: int, kind: str, window: str | None, **changes: Any) -> dict[str
 EVENTS = [
     _event(1, "assert", "Red", source="model", run_id="enrich-1", reason="certified", model_version="3"),
     _event(2, "assert", "Blue"),
-    _event(3, "assert", "Green", source="model", run_id="enrich-1", product_id="p3", evidence="GREEN <b>&"),
 ]
+QUOTING = _event(3, "assert", "Green", source="model", run_id="enrich-1", product_id="p3", evidence="GREEN <b>&")
 RUNS = [_run(1, "enrich", None, run_id="enrich-1"), _run(2, "set_value", '{"by": "Mia", "reason": "seen it"}')]
 
 
@@ -56,7 +56,7 @@ def catalog(site_config: Config) -> Iterator[Catalog]:
     given = {"product_id": "p2", "title": "A wool cap", "merchant_attributes": [("material", ["Wool"])]}
     found = {"product_id": "p3", "title": "Cap in green <b>& red", "opt_out": False, "content_hash": "c3"}
     catalog.append_rows("products", [product, given | {"opt_out": False, "content_hash": "c2"}, found], "import-1")
-    catalog.append_rows("attribute_values", EVENTS, "enrich-1")
+    catalog.append_rows("attribute_values", [*EVENTS, QUOTING], "enrich-1")
     current = {"product_id": "a/b?c", "attribute": "color", "values": ["Blue"], "source": "human"}
     merchants = {"product_id": "p2", "attribute": "material", "values": ["Wool"], "source": "merchant"}
     models = {"product_id": "p3", "attribute": "color", "values": ["Green"], "source": "model", "run_id": "enrich-1"}
