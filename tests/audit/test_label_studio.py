@@ -68,6 +68,9 @@ def test_a_task_carries_all_that_is_needed(store: ReviewStore, site_config: Conf
     assert named <= set(data)
     choices = [node.get("value") for node in interface.iter("Choice")]
     assert choices == [answer.value for answer in Answer]
+    store.add_sample(sample("s1c"), [item(4, "s1c", evidence="number 4", images=())])
+    (quoted,) = _export(store, site_config, tmp_path / "quoted.json", "s1c")
+    assert quoted["question"] == 'color is Red. Is it correct? The text says "number 4".'
     unpictured = _export(store, site_config, tmp_path / "t.json")[1]
     assert unpictured["product_id"] == TWO.product_id
     assert (unpictured["title"], unpictured["picture"][:18]) == ("(no title)", "data:image/svg+xml")

@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment import cli
+from catalog_enrichment.audit import sampling
 from catalog_enrichment.audit.draws import DrawRequest, SampledPopulation
 from catalog_enrichment.audit.review_records import Answer
 from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.audit.sampling import audit_sample, offer_suggestions, suggestion_sample
 from catalog_enrichment.catalog import human_labels, review_tables, switches
+from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.context import load_dictionary
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.operations.rollback import rollback_run
 from catalog_enrichment.operations.suggestions import open_suggestions
+from catalog_enrichment.records import Cardinality
 
+from ..catalog import catalog_rows
 from ..sample_catalog import DICTIONARY, SampleCatalog, build, enrich, register, table, values
+from . import audit_rows
 from .review_samples import START, verdict
 from .reviewers import drawn, ingested, items_of, judge, store_of
 
@@ -332,6 +338,24 @@ def test_suggestions_and_abstentions_are_drawn_for_labels(sample: SampleCatalog)
     assert {row["purpose"] for row in table(sample, "audits")} == {"label"}
 
 
+def test_items_have_the_evidence_of_the_decision_that_was_drawn(tmp_path: Path, spark: SparkSession) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    listing = {"title": "Red wool shirt", "description": "Of wool", "shop_id": "s", "category": "c", "language": "en"}
+    catalog.append_rows("products", [catalog_rows.product(name, **listing) for name in "abc"], "import")
+    decisions = [
+        catalog_rows.prediction("a", "color", "Red", evidence="Red wool"),
+        catalog_rows.prediction("a", "color", "Blue", evidence="blue", rank=2),
+        catalog_rows.prediction("b", "color", "Red", evidence="of an older run", run_id="run-0"),
+        catalog_rows.prediction("c", "color", "Red", decision="abstain", evidence="tells the answer"),
+    ]
+    catalog.append_rows("predictions", decisions, "predictions")
+    rows = [audit_rows.drawn(number, product_id=name, value="Red") for number, name in enumerate("ab")]
+    rows.append(audit_rows.drawn(3, product_id="c", value=""))  # an abstention: the reviewer is asked for the value
+    color = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Blue"))
+    items = sampling._items(catalog, Dictionary({"color": color}), rows)
+    assert [(item.product_id, item.evidence) for item in items] == [("a", "Red wool"), ("b", ""), ("c", "")]
+
+
 # --- offer_suggestions ------------------------------------------------------------------------------------------------
 
 
@@ -339,11 +363,12 @@ def test_suggestions_become_one_sample_with_an_id_of_their_content(sample_folder
     dictionary = load_dictionary(sample_folder.config)
     row = {
         **{"product_id": "p1", "attribute": "color", "suggested_value": "Red", "shop_id": "s1", "title": None},
-        **{"description": "d", "category": "c", "language": "en", "score": 0.9},
+        **{"description": "d", "category": "c", "language": "en", "score": 0.9, "evidence": "red"},
         "images": [{"uri": None, "version": "v", "bytes": None}, None],
     }
     sample, (only,) = suggestion_sample(dictionary, [row], START)
     assert (sample.purpose.value, sample.reviewers, only.value, only.images) == ("suggestions", 1, "Red", (("", "v"),))
+    assert only.evidence == "red"
     assert suggestion_sample(dictionary, [row], START + timedelta(days=3))[0].sample_id == sample.sample_id
     assert suggestion_sample(dictionary, [row | {"product_id": "p2"}], START)[0].sample_id != sample.sample_id
 

@@ -62,6 +62,23 @@ def test_only_published_predictions_become_events_and_name_their_origin_i6(spark
     assert [value[name] for name in names] == [event[name] for name in names]
 
 
+def test_evidence_is_in_the_asserts_of_models_alone_and_not_in_their_ids_i6(spark: SparkSession) -> None:
+    given = [prediction("a", "color", "Red", evidence="red wool"), prediction("b", "color", "Red")]
+    first = asserted(spark, stamp("run-1", 1), *given)
+    assert {row["product_id"]: row["evidence"] for row in first.collect()} == {"a": "red wool", "b": None}
+    ids = {row["product_id"]: row["event_id"] for row in first.collect()}
+    assert ids == {name: event_id("run-1", name, "color", "Red", Op.ASSERT) for name in "ab"}
+    low = prediction("a", "color", "Red", decision="abstain", reason="below_threshold", evidence="red wool")
+    retracts = retracted(spark, first, stamp("run-2", 2), low)
+    undone = kept(spark, ledger.undo(kept(spark, first, retracts), ["run-1", "run-2"], None, stamp("undo", 3)))
+    again = kept(spark, ledger.reinstate(first.selectExpr("*", "'x' AS contradiction"), stamp("run-4", 4)))
+    later = kept(spark, retracts, undone, again).collect()
+    assert {row["op"] for row in later} == {"retract", "reinstate"}
+    assert {row["evidence"] for row in later} == {None}
+    by_person = ledger.human_assertions(product("a"), "color", ["Blue"], stamp("set_value-1", 5))
+    assert [row.get("evidence") for row in by_person] == [None]
+
+
 def test_event_ids_in_spark_are_those_of_records_for_any_text(spark: SparkSession) -> None:
     run = stamp("run ñ", 1)
     events = asserted(spark, run, *[prediction(a, b, a + b) for a in ODD for b in ODD])

@@ -148,7 +148,10 @@ def test_answers_of_a_language_model_are_certified_written_and_rolled_back(
     assert ran(own, "enrich_catalog")["status"] == "nothing_to_do"
     explained = ran(own, "explain_value", "--product-id", f"p{LABELLED}", "--attribute", "color")
     assert "(answers of rule 1) proposed" in explained["printed"]
-    assert f"evidence: title: {product(LABELLED)['title'][:12]}" in explained["printed"]
+    evidence = f"title: {product(LABELLED)['title'][:12]}"
+    assert f"evidence: {evidence}" in explained["printed"]
+    assert f'The model gives as evidence "{evidence}".' in explained["printed"]
+    assert {told["evidence"] for told in explained["evidence"]} == {evidence}
 
     # answers that come later belong to the same version
     answers(own, range(ASKED, PRODUCTS))

@@ -73,7 +73,8 @@ def _fill(shop: DeletingShop) -> None:
     shop.take(a=SECRET, b="other")
     catalog = shop.catalog
     size = {"attribute": "size", "run_id": "enrich-1"}
-    events = [event(1, product_id="a", **size), event(2, product_id="b", **size)]
+    quotes = {"a": SECRET, "b": "of the other"}
+    events = [event(n, product_id=name, evidence=quotes[name], **size) for n, name in enumerate("ab", start=1)]
     catalog.append_rows("attribute_values", events, "enrich-1")
     catalog.append_rows("predictions", [prediction(name, "size", "Red") for name in "ab"], "enrich-1")
     refused = {"reason": "empty_title", "stage": "import", "run_id": "import-0", "quarantined_at": START}
@@ -85,7 +86,8 @@ def _fill(shop: DeletingShop) -> None:
     catalog.refresh_current_values("enrich-1")
     catalog.checkpoints.get_or_compute("enrich-killed", "rows", catalog.read("products"))
     sample, items = review_samples.sample(), [review_samples.item(n, product_id=f"{'ab'[n]}") for n in range(2)]
-    items[0] = review_samples.item(0, product_id="a", title=SECRET, description=SECRET, images=((SECRET, "1"),))
+    texts = dict.fromkeys(("title", "description", "evidence"), SECRET)
+    items[0] = review_samples.item(0, product_id="a", **texts, images=((SECRET, "1"),))
     with ReviewStore(shop.folder / "review.sqlite") as store:
         store.add_sample(sample, items)
         store.add_verdict(review_samples.verdict(items[0], "Mia"))
@@ -95,8 +97,10 @@ def _fill(shop: DeletingShop) -> None:
 def test_nothing_of_a_deleted_product_is_left_also_after_a_kill(shop: DeletingShop) -> None:
     _fill(shop)
     assert SECRET in shop.everything()
+    before = {row["product_id"]: row for row in shop.rows("attribute_values")}
     asked = shop.delete("a", "nosuch", dry_run=True)
-    expected = {"products": 1, "predictions": 1, "quarantine": 1, "self_derived": 1, "values": 1, "review": 2}
+    expected = {"products": 1, "predictions": 1, "quarantine": 1, "self_derived": 1, "values": 1, "evidence": 1}
+    expected["review"] = 2
     assert {name: asked[name] for name in ("ids", "unknown", *expected)} == {"ids": 2, "unknown": 1, **expected}
     assert set(shop.products()) == {"a", "b"}
     with killed_at(StoredPictures, "files"):  # the tables are done, the files not
@@ -109,6 +113,10 @@ def test_nothing_of_a_deleted_product_is_left_also_after_a_kill(shop: DeletingSh
         assert {row["product_id"] for row in shop.rows(table)} == {"b"}
     [retraction] = [row for row in shop.rows("attribute_values") if row["reason"] == "product_gone"]
     assert (retraction["product_id"], retraction["run_id"], retraction["refers_to"]) == ("a", done["run_id"], "event-1")
+    asserts = {row["product_id"]: row for row in shop.rows("attribute_values") if row["op"] == "assert"}
+    assert {name: row["evidence"] for name, row in asserts.items()} == {"a": None, "b": "of the other"}
+    assert asserts["a"] | {"evidence": SECRET} == before["a"]
+    assert not shop.catalog.current_values_stale()
     with ReviewStore(shop.folder / "review.sqlite") as store:
         assert [item.title for item in store.items("s1")] == ["(deleted product)", "Shirt number 1"]
         assert [len(verdicts) for verdicts in store.verdicts("s1").values()] == [1]

@@ -18,6 +18,7 @@ from catalog_enrichment.operations import used_certificates
 from catalog_enrichment.operations.explain import (
     PersonSet,
     ValueFacts,
+    _in_words,
     _undo_options,
     explain_value,
     seen_in_words,
@@ -227,6 +228,15 @@ def test_what_readers_see_in_words_and_the_run_that_is_to_be_undone(
     assert facts.run_to_undo == run_id
 
 
+def test_the_evidence_is_told_after_the_reason() -> None:
+    attribute = Attribute(name="color", cardinality=Cardinality.ONE, values=("Red",))
+    facts = ValueFacts(product=PRODUCT, attribute=attribute, current=BY_MODEL, decisions=[], history=[])
+    told = {"product_id": "a", "title": "A", "attribute": "color", "why": "because."}
+    nothing: dict[str, Any] = {name: [] for name in ("decisions", "history", "renames", "certificate_numbers")}
+    lines = [*_in_words(told | nothing | {"evidence": [{"sentence": 'The text says "red".'}]}, facts, None)]
+    assert lines[2:] == ["  why: because.", '  The text says "red".']
+
+
 def test_explain_names_writer_certificate_history_and_the_way_back(
     enriched: SampleCatalog, run: dict[str, Any]
 ) -> None:
@@ -244,6 +254,7 @@ def test_explain_names_writer_certificate_history_and_the_way_back(
     assert told_others == {(0, 0), (colors, colors), (number_of_values, number_of_products)}
     assert told["undo_options"][-1]["command"] == f"rollback_run --config FILE --run-id {run['run_id']}"
     assert "is written: its score" in told["why"]
+    assert told["evidence"] == []
     assert {"N", "K", "G"} <= {number["name"] for number in told["certificate_numbers"]}
     merchants = explain_value(enriched.context(), "p003", "color")
     assert merchants["current"]["source"] == "merchant"

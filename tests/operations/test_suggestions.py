@@ -73,7 +73,7 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     given = {"1": {"color": ["Blue"]}, "3": {"size": ["S"]}}
     rows = [product(name, shop_id=shop, merchant_attributes=given.get(name)) for name, shop in everything.items()]
     catalog.append_rows("products", rows, "test")
-    suggested = [prediction(name, "color", "Red", decision="suggest") for name in everything]
+    suggested = [prediction(name, "color", "Red", decision="suggest", evidence="=red, wool") for name in everything]
     suggested += [
         prediction("3", "size", "S", decision="abstain", reason="agrees_with_merchant"),
         prediction("3", "size", "M", decision="suggest", reason="disagrees_with_merchant", rank=2),
@@ -92,6 +92,7 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     found = {shop: (out / name).read_text() for name, shop in manifest.items()}
     assert all(f",{name}," in found[shop].splitlines()[1] for name, shop in shops.items())
     changes = {row[1]: row[6] for shop in found.values() for row in list(csv.reader(shop.splitlines()))[1:]}
+    assert "'=red, wool" in found[shops["1"]]
     assert changes == {"1": "replace", "2": "fill", "3": "add", "4": "fill"}
 
 

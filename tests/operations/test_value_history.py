@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catalog_enrichment.operations.value_history import in_force, in_words, last_retract, undoing_runs
+from catalog_enrichment.operations.value_history import evidence_of, in_force, in_words, last_retract, undoing_runs
 
 AT = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
@@ -44,6 +44,24 @@ def test_an_event_is_undone_by_events_that_are_not_undone_themselves(
     ]
     found = last_retract(history)
     assert (found and found["event_id"]) == retract
+
+
+def test_evidence_is_told_of_the_model_values_that_readers_see() -> None:
+    written = [event(1, "assert", "enrich-1", "160 cm", evidence="160X200 cm"),
+               event(1, "assert", "enrich-1", "200 cm", evidence="the picture"),
+               event(1, "assert", "enrich-1", "90 cm", evidence=None),
+               event(2, "assert", "enrich-0", "90 cm", evidence="of another run"),
+               event(3, "retract", "enrich-1", "80 cm", evidence="of a retract"),
+               event(4, "assert", "enrich-1", "70 cm", evidence="not seen")]  # fmt: skip
+    product = {"title": "Cot", "description": "160x200 cm"}
+    seen = {"values": ["160 cm"], "source": "model", "run_id": "enrich-1"}
+    only = {"value": "160 cm", "evidence": "160X200 cm", "sentence": 'The text says "160x200 cm".'}
+    assert evidence_of(seen, written, product) == [only]
+    several = evidence_of(seen | {"values": ["160 cm", "200 cm", "80 cm", "90 cm"]}, written, product)
+    assert [told["sentence"] for told in several] == [
+        '160 cm: The text says "160x200 cm".', '200 cm: The model gives as evidence "the picture".'
+    ]  # fmt: skip
+    assert evidence_of(None, written, product) == evidence_of(seen | {"source": "human"}, written, product) == []
 
 
 def test_the_lines_say_what_each_run_undid_and_what_is_undone() -> None:

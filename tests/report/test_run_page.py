@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from catalog_enrichment.report.outcome_sections import ABSTENTIONS
 from catalog_enrichment.report.run_page import (
     PAGE,
     RunReport,
+    Sample,
     template_values,
     thumbnail,
     write_run_report,
@@ -42,6 +44,32 @@ def test_untrusted_titles_are_escaped(page: ParsedPage) -> None:
     assert page.open == page.handlers == []
     assert NASTY in page.text
     assert "<b>spring</b>" in page.text
+
+
+def test_evidence_is_marked_where_a_text_has_it_and_else_told(tmp_path: Path) -> None:
+    quote = "<b>160</b> & &amp; <script>"
+    text = f"{NASTY} {quote} {NASTY}"
+    usual: dict[str, Any] = {"attribute": "width", "value": "160 cm", "score": 0.9, "evidence": quote}
+    samples = [
+        Sample(product_id="p1", title=text, description=text, **usual),
+        Sample(product_id="p2", title="Cot", description=f"{'long ' * 99}{text}", **usual),
+        Sample(product_id="p3", title="Cot", description="A cot", **usual),
+        Sample(product_id="p4", title="Cot", description=text, **usual | {"evidence": ""}),
+    ]
+    path = write_run_report(tmp_path / "run.html", RunReport(run=run_row(), published=samples))
+    written, page = path.read_text(encoding="utf-8"), ParsedPage(path.read_text(encoding="utf-8"))
+    marked = "<mark>&lt;b&gt;160&lt;/b&gt; &amp; &amp;amp; &lt;script&gt;</mark>"
+    assert re.findall("<mark>.*?</mark>", written) == [marked, marked]
+    assert page.open == page.handlers == []
+    assert "script" not in page.tags
+    first, second, third, fourth = written.split('<figure class="card">')[1:]
+    assert '<bdi class="quoted" dir="auto">…' in first
+    assert "quoted soft" not in first
+    assert '<bdi class="title" dir="auto">Cot</bdi>' in second
+    assert '<bdi class="quoted soft" dir="auto">…' in second
+    assert "long" not in second
+    assert f"The model gives as evidence &#34;{marked[6:-7]}&#34;." in third
+    assert "quoted" not in fourth.split("</figure>")[0]
 
 
 def test_right_to_left_emoji_and_invalid_characters_are_shown(written: Path, page: ParsedPage) -> None:

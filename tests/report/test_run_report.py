@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.precision.claim import PATHS
+from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.report import run_report
 
@@ -38,6 +39,18 @@ def test_the_report_shows_the_run(enriched: SampleCatalog, run: dict[str, Any]) 
     against = [row for row in table(enriched, "predictions") if row["reason"] == "disagrees_with_merchant"]
     drawn = sum(min(2, number) for number in Counter(row["attribute"] for row in against).values())
     assert page.count('<span class="change">replace</span>') == drawn > 0
+
+
+def test_samples_have_the_evidence_and_the_text_that_may_have_it(
+    enriched: SampleCatalog, spark: SparkSession, tmp_path: Path
+) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    products = [product(name, title=f"Shirt {name}", description=f"Of red wool {name}") for name in "ab"]
+    catalog.replace("products", frame(spark, "products", products), "run-1")
+    rows = [prediction("a", "color", "Red", evidence="red wool"), prediction("b", "color", "Red")]
+    samples = run_report._samples(catalog, frame(spark, "predictions", rows), enriched.config, [])
+    found = {of.product_id: (of.evidence, of.description) for of in samples[Reason.CERTIFIED]}
+    assert found == {"a": ("red wool", "Of red wool a"), "b": ("", "")}
 
 
 def test_a_missing_page_is_written_by_the_next_run(

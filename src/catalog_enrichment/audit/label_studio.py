@@ -21,6 +21,7 @@ from catalog_enrichment.audit.review_store import ReviewStore
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.records import RunStatus
+from catalog_enrichment.web.quotes import Evidence
 
 LABELING_CONFIG = """<View>
   <Image name="picture" value="$picture"/>
@@ -69,6 +70,7 @@ def _task(item: Item, dictionary: Dictionary, pictures: ScaledPictures) -> dict[
     picture = pictures.get(*item.images[0]) if item.images else None
     encoded = base64.b64encode(picture.data).decode() if picture else ""
     asked = f"{item.attribute} is {item.value}. Is it correct?" if item.value else f"What is the {item.attribute}?"
+    evidence = Evidence.of(item.evidence, item.title, item.description).sentence
     values = dictionary[item.attribute].values if item.attribute in dictionary else ()
     return {
         "item_id": item.item_id,
@@ -76,7 +78,7 @@ def _task(item: Item, dictionary: Dictionary, pictures: ScaledPictures) -> dict[
         "product_id": item.product_id,
         "title": item.title or "(no title)",
         "description": "\n".join(text for text in (item.category, item.description) if text) or "(no description)",
-        "question": asked,
+        "question": f"{asked} {evidence}".strip(),
         "attribute": item.attribute,
         "value": item.value,
         "values": [{"value": value} for value in values if value != item.value],

@@ -37,7 +37,7 @@ CREATE TABLE items (
     item_id TEXT PRIMARY KEY, sample_id TEXT NOT NULL REFERENCES samples, position INTEGER NOT NULL,
     product_id TEXT NOT NULL, shop_id TEXT NOT NULL, title TEXT NOT NULL, description TEXT NOT NULL,
     category TEXT NOT NULL, language TEXT NOT NULL, images TEXT NOT NULL, attribute TEXT NOT NULL,
-    cardinality TEXT NOT NULL, value TEXT NOT NULL
+    cardinality TEXT NOT NULL, value TEXT NOT NULL, evidence TEXT NOT NULL
 );
 CREATE INDEX items_of_sample ON items (sample_id, position);
 CREATE TABLE verdicts (

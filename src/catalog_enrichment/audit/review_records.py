@@ -1,6 +1,7 @@
 """The records of the review store: samples, items, people's verdicts and requests, and the outcome of an item.
 
-Items say nothing about the score, the threshold or the stratum: a reviewer who sees them judges them, too.
+Items say nothing about the score, the threshold or the stratum: a reviewer who sees them judges them, too. They have
+the evidence of a proposed value, which a reviewer can check in the texts.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class Item:
     cardinality: Cardinality
     value: str
     """The value asked about; empty: the model had none, the reviewer is asked for it."""
+    evidence: str = ""
+    """Where the value comes from, as the proposer says; empty if it does not say it, and where none is asked about."""
 
     @staticmethod
     def id_of(sample_id: str, product_id: str, attribute: str, value: str) -> str:

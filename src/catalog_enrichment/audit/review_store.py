@@ -36,7 +36,7 @@ CORRECTED_WITHIN = timedelta(minutes=10)
 
 
 _FORGOTTEN: dict[str, dict[str, str]] = {
-    "items": {"title": "(deleted product)", "description": "", "images": "[]"},
+    "items": {"title": "(deleted product)", "description": "", "images": "[]", "evidence": ""},
     "requests": {"reason": ""},
 }
 """Table -> columns with texts of a product, and what they hold after the product is deleted."""

@@ -44,6 +44,7 @@ MOST_SUGGESTIONS = 50_000
 """Suggestions in a sample: those with the highest scores. People do not answer more than that before the next run."""
 
 _OF_PRODUCT = ("product_id", "shop_id", "title", "description", "category", "language")
+_PAIR = ("product_id", "attribute")
 
 
 def audit_sample(
@@ -258,23 +259,52 @@ def _items(catalog: Catalog, dictionary: Dictionary, rows: Sequence[Row]) -> lis
     )
     found = products.join(F.broadcast(ids), "product_id", "left_semi").select(*_OF_PRODUCT, pictures.alias("images"))
     by_id = {row["product_id"]: row.asDict() for row in found.collect()}
+    evidence = _evidence(catalog, rows)
     return [
-        _item(dictionary, by_id[row["product_id"]], row["sample_id"], row["attribute"], row["value"])
+        _item(dictionary, by_id[row["product_id"]], {**row, "evidence": evidence.get(_decided(row))})
         for row in rows
         if row["product_id"] in by_id
     ]
 
 
-def _item(dictionary: Dictionary, product: Row, sample_id: str, attribute: str, value: str) -> Item:
-    """Return the question. ``product``: the columns of a product that an item has, with pictures in ``images``."""
+def _evidence(catalog: Catalog, rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
+    """Return :func:`_decided` of the drawn rows -> the evidence of these decisions, where they have some.
+
+    It is not in the table `audits`, which has no text of a product and outlives products that are deleted.
+    """
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
+    drawn = {_decided(row) for row in rows if row["value"]}
+    if not drawn:
+        return {}
+    ids = pa.array(sorted({product_id for _, product_id, *_ in drawn}), pa.string())
+    columns = ["run_id", *_PAIR, "value", "evidence"]
+    decisions = catalog.read("predictions", columns=columns, ids=ids).where(F.col("evidence").isNotNull())
+    found = {tuple(row[name] for name in columns[:-1]): row["evidence"] for row in decisions.collect()}
+    return {key: found[key] for key in drawn & found.keys()}
+
+
+def _decided(row: Row) -> tuple[str, ...]:
+    """Return the key of the decision that a drawn row is about: run, product, attribute and value."""
+    return (row["decided_by"], *_pair(row), row["value"])
+
+
+def _item(dictionary: Dictionary, product: Row, row: Row) -> Item:
+    """Return the question about a ``row`` with sample_id, attribute, value and perhaps evidence.
+
+    ``product``: the columns of a product that an item has, with pictures in ``images``.
+    """
+    attribute, value = row["attribute"], row["value"]
     return Item(
-        item_id=Item.id_of(sample_id, product["product_id"], attribute, value),
-        sample_id=sample_id,
+        item_id=Item.id_of(row["sample_id"], product["product_id"], attribute, value),
+        sample_id=row["sample_id"],
         **{name: product[name] or "" for name in _OF_PRODUCT},
         images=tuple((image["uri"] or "", image["version"] or "") for image in product["images"] or () if image),
         attribute=attribute,
         cardinality=dictionary[attribute].cardinality,
         value=value,
+        evidence=row["evidence"] or "",
     )
 
 
@@ -328,7 +358,8 @@ def suggestion_sample(
         reviewers=1,
         title=f"Open suggestions of {drawn_at:%Y-%m-%d}",
     )
-    return sample, [_item(dictionary, row, sample.sample_id, row["attribute"], row["suggested_value"]) for row in rows]
+    asked = {"sample_id": sample.sample_id}
+    return sample, [_item(dictionary, row, {**row, **asked, "value": row["suggested_value"]}) for row in rows]
 
 
 def offered_before(store: ReviewStore) -> set[review_tables.Key]:

@@ -1,9 +1,10 @@
 """The ledger of values (contract `attribute_values`): its events, the active values, what readers see, undoing.
 
-Events are only appended. A run asserts values; a later run may retract them; a rollback undoes events. A rollback's
-event names the event that it ``undoes``, so a rollback of a rollback restores what that rollback undid, and two runs
-can be undone in any order. A person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that
-there is no value. Which values are active follows from a replay of the events in force::
+Events are only appended; of a product that is deleted their column ``evidence``, a text of the product, is emptied. A
+run asserts values; a later run may retract them; a rollback undoes events. A rollback's event names the event that it
+``undoes``, so a rollback of a rollback restores what that rollback undid, and two runs can be undone in any order. A
+person asserts the whole set of a product and attribute, or with :data:`NO_VALUE` that there is no value. Which values
+are active follows from a replay of the events in force::
 
     event in force    no event in force undoes it
     value active      its assert is in force, and the last retract or reinstate in force that a run made by itself
@@ -202,8 +203,9 @@ def reinstate(inactive: DataFrame, stamp: RunStamp) -> DataFrame:
 def _act(op: Op, asserts: DataFrame, stamp: RunStamp) -> DataFrame:
     from pyspark.sql import functions as F
 
-    reason = F.col("contradiction")
-    return _record(asserts, stamp, op=F.lit(op.value), refers_to=F.col("event_id"), undoes=F.lit(None), reason=reason)
+    nothing, reason = F.lit(None), F.col("contradiction")
+    acts = {"op": F.lit(op.value), "refers_to": F.col("event_id"), "undoes": nothing, "evidence": nothing}
+    return _record(asserts, stamp, **acts, reason=reason)
 
 
 def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
@@ -279,6 +281,7 @@ def undo(events: DataFrame, run_ids: str | Collection[str], attribute: str | Non
         op=F.when(was_retract, Op.REINSTATE.value).otherwise(Op.RETRACT.value),
         refers_to=F.coalesce("refers_to", "event_id"),
         undoes=F.col("event_id"),
+        evidence=F.lit(None),
         reason=F.lit(Reason.ROLLED_BACK.value),
     )
 

@@ -1,11 +1,13 @@
 """Deletes products and what is stored about them, for a merchant or a person who asks to be forgotten.
 
-    count -> checkpoints -> products -> their values -> other tables -> review store -> pictures -> superseded files
+    count -> checkpoints -> products and other tables -> their values -> evidence -> review store -> pictures
+          -> superseded files
 
 Every step can be done again: killed anywhere and started again with the same ids, the job does what is left. No older
 version of these tables can be read afterwards: a training or an export that reads at the same time may fail, and is run
 again. The ledger, samples, verdicts and `label_uses` keep ids and values, which the numbers of runs, audits and
-certificates rest on; none of them has a text of a product.
+certificates rest on; none of them has a text of a product afterwards: evidence in the ledger, which quotes texts, is
+emptied.
 """
 
 from __future__ import annotations
@@ -39,15 +41,18 @@ if TYPE_CHECKING:
 CLEANED = ("products", "predictions", "quarantine", "self_derived", "proposals")
 """The tables whose rows about a deleted product are removed, in every version."""
 
-VALUES, SUPERSEDED, REVIEW = "values", "superseded", "review"
-"""Counts of ledger events that retract values, of rows in files of older versions, and of texts in the review store."""
+LEDGER = "attribute_values"
 
-_COUNTED = {**{table: table for table in CLEANED}, "attribute_values": VALUES}
+VALUES, EVIDENCE, SUPERSEDED, REVIEW = "values", "evidence", "superseded", "review"
+"""Counts of ledger events that retract values, of ledger events with evidence, of rows in files of older versions, and
+of texts in the review store."""
+
+_COUNTED = {**{table: table for table in CLEANED}, LEDGER: VALUES}
 """Table that a run changes -> the count of what it does there."""
 
 NOT_COVERED = (
     "the source: if it still has a product, the next import brings it back, as a new one; the files of answers",
-    "older versions of current_values and the ledger, which have ids and values and no texts",
+    "older versions of current_values, which have ids and values and no texts",
     "rows of quarantine without a product id, and the table runs, which names merchants' values that are not mapped",
     "rows of set_value in the table runs, with the product's id, its values and --reason",
     "pages of reports, exported files, values that were delivered (the next delivery removes those), Label Studio",
@@ -143,7 +148,8 @@ def _run_id(job: _Job, found: Mapping[str, int]) -> str:
 
     def is_over(run_id: str) -> bool:
         again = any(found[name] and catalog.committed(table, run_id) for table, name in _COUNTED.items())
-        return run_id in finished or again
+        emptied = found[EVIDENCE] and catalog.committed(LEDGER, _second_commit(run_id))
+        return run_id in finished or again or bool(emptied)
 
     run_id = make_run_id(RunKind.DELETE, job.names())
     while is_over(run_id):
@@ -160,10 +166,12 @@ def _found(job: _Job) -> tuple[dict[str, int], Collection[str]]:
     by_product: dict[str, dict[str, int]] = {}
     for table in CLEANED:
         by_product[table] = _rows_by_product(catalog.read(table, columns=["product_id"]), job)
+    for table in (*CLEANED, LEDGER):
         if catalog.version(table) >= 0:
             superseded.update(job.maintenance.superseded_rows(table, job.ids))
     by_product[SUPERSEDED] = dict(superseded)
-    events = catalog.read("attribute_values")
+    events = catalog.read(LEDGER)
+    by_product[EVIDENCE] = _rows_by_product(events.where("evidence IS NOT NULL"), job)
     by_product[VALUES] = _rows_by_product(gone_products.to_retract(events, job.products), job)
     by_product[REVIEW] = {}
     if job.review_file.is_file():
@@ -187,7 +195,7 @@ def _in_words(counts: Mapping[str, int], status: str) -> str:
     return (
         f"{ids}{unknown}: {counts['products']:,} products, {counts['predictions']:,} predictions, "
         f"{counts['quarantine']:,} rows in quarantine, {counts['proposals']:,} imported answers, "
-        f"{counts[REVIEW]:,} texts in the review store, "
+        f"{counts[EVIDENCE]:,} texts of evidence in the ledger, {counts[REVIEW]:,} texts in the review store, "
         f"{counts[SUPERSEDED]:,} rows in files of older versions {'would be' if would else 'are'} deleted; "
         f"{counts[VALUES]:,} ledger events {'would ' * would}retract their values"
         f"{'; nothing is written: this is a dry run' * would}"
@@ -207,6 +215,8 @@ def _delete(job: _Job, found: Mapping[str, int]) -> None:
             nothing = empty_frame(job.context.spark, contract.spark_schema(table))
             catalog.replace_products(table, nothing, job.products, record.run_id)
         stage.rows_out = _retract(job)
+        if found[EVIDENCE]:
+            _empty_evidence(job)
     with stages("review store"):
         if job.review_file.is_file():
             with ReviewStore(job.review_file) as store:
@@ -218,7 +228,7 @@ def _delete(job: _Job, found: Mapping[str, int]) -> None:
             record.count(pictures=len(stored.paths), copies=len(copied.paths))
             _discard(job, copied)
             _discard(job, stored)
-        for table in CLEANED:
+        for table in (*CLEANED, LEDGER):
             if catalog.version(table) >= 0:
                 _discard(job, job.maintenance.unreferenced_files(table))
 
@@ -231,6 +241,22 @@ def _retract(job: _Job) -> int:
     catalog.refresh_current_values(record.run_id, job.products)
     catalog.checkpoints.drop(record.run_id)
     return events
+
+
+def _empty_evidence(job: _Job) -> None:
+    """Empty the evidence of the products' ledger events: all else of these events stays."""
+    from pyspark.sql import functions as F
+
+    catalog, run_id = job.context.catalog, job.record.run_id
+    # with the names that the values were stored with, or a rollback of a rename would not find them
+    events = catalog.stored(LEDGER, ids=job.ids).withColumn("evidence", F.lit(None).cast("string"))
+    catalog.replace_products(LEDGER, events, job.products, _second_commit(run_id))
+    catalog.confirm_current_values(run_id)
+
+
+def _second_commit(run_id: str) -> str:
+    """Return the name of the run's second commit to the ledger; a run commits to a table once under its own name."""
+    return f"{run_id}-evidence"
 
 
 def _discard(job: _Job, files: FileSet) -> None:

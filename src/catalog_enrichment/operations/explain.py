@@ -123,6 +123,7 @@ def explain_value(
         "current": facts.current,
         "person": asdict(facts.person) if facts.person else None,
         "why": why(facts, context.config.enrich),
+        "evidence": value_history.evidence_of(facts.current, facts.history, facts.product),
         "certificate": certificate.to_dict() if certificate else None,
         "certificate_numbers": certificate.numbers(context.config.precision.provisional_cap) if certificate else [],
         "history": facts.history,
@@ -391,6 +392,7 @@ def _in_words(explained: dict[str, Any], facts: ValueFacts, certificate: UsedCer
     yield f"{explained['product_id']}: {explained['title']}"
     yield f"{explained['attribute']}: {seen_in_words(facts.current, facts.person)}"
     yield f"  why: {explained['why']}"
+    yield from (f"  {told['sentence']}" for told in explained["evidence"])
     for decision in explained["decisions"][:5]:
         against = f", threshold {decision['threshold']:.3f}" if decision["threshold"] is not None else ""
         who = f" ({decision['proposer']})" if decision["proposer"] else ""

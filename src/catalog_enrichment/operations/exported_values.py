@@ -62,7 +62,8 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per value. Number and unit: of attributes of the kind `number`; null for what a merchant gave that is no
-number. For a merchant's value all columns after ``source`` are null; a human's score may be null."""
+number. For a merchant's value all columns after ``source`` are null; a human's score may be null, and the evidence,
+which the proposer of a model's value gave, is."""
 
 TITLED_SCHEMA = SCHEMA.insert(1, pa.field("title", pa.string()))
 """With the product's title."""
@@ -169,10 +170,10 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
             seen = seen.where(F.col(name).isin(list(wanted)))
     values = seen.withColumn("value", F.explode("values")).withColumnRenamed("asserted_at", "since")
     key = ["run_id", "product_id", "attribute", "value"]  # with the operation it identifies an event
-    scores = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score", "evidence")
+    asserts = catalog.read("attribute_values").where(F.col("op") == Op.ASSERT.value).select(*key, "score", "evidence")
     of_product = ["product_id", "shop_id", "category", *(["title"] if "title" in request.schema.names else [])]
     products = catalog.read("products", columns=of_product)
-    rows = values.join(scores, key, "left").join(products, "product_id", "left")
+    rows = values.join(asserts, key, "left").join(products, "product_id", "left")
     if request.categories:
         rows = rows.where(category_filters.below(request.categories))
     if request.shops:

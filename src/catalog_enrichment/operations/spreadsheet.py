@@ -34,7 +34,7 @@ HEADINGS = {
     "unit": ("Unit", 8),
     "source": ("Given by", 10),
     "score": ("Score", 8),
-    "evidence": ("Evidence", 24),
+    "evidence": ("Evidence", 40),
     "model_version": ("Model version", 14),
     "certificate_id": ("Certificate", 16),
     "run_id": ("Run", 30),

@@ -31,7 +31,7 @@ MANIFEST = "_shops.json"
 _STAGING = "_staging"
 """Folder in the export's folder while it is written."""
 
-_OF_MERCHANTS = ("shop_id", "product_id", "title", "merchant_values", "suggested_value")
+_OF_MERCHANTS = ("shop_id", "product_id", "title", "merchant_values", "suggested_value", "evidence")
 _MAX_NAME_BYTES = 200
 _PLAIN = re.compile(r"[^\W_][\w .-]*(?<![. ])")
 _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}")
@@ -150,6 +150,6 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
             F.col("value").alias("suggested_value"),
             suggested_change(merchant, many).alias("change"),
             F.round("score", 4).alias("score"),
-            *("reason", "model_version", "run_id"),
+            *("evidence", "reason", "model_version", "run_id"),
         )
     )

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog_enrichment.catalog import ledger
-from catalog_enrichment.records import Op
+from catalog_enrichment.records import Op, Source
 from catalog_enrichment.web.pages import when
+from catalog_enrichment.web.quotes import Evidence
 
 Row = Mapping[str, Any]
 
@@ -38,6 +39,29 @@ def last_retract(history: Sequence[Row]) -> Row | None:
     """Return the newest event in force that took a value back; None if there is none."""
     retracts = [event for event in in_force(history) if event["op"] == Op.RETRACT.value]
     return retracts[-1] if retracts else None
+
+
+def evidence_of(current: Row | None, history: Sequence[Row], product: Row) -> list[dict[str, str]]:
+    """Return value, evidence and a sentence about it, for each value of a model that readers see and that has evidence.
+
+    The sentence names the value where the set has several.
+    ``current``: the row of `current_values`; ``history``: as for :func:`undoing_runs`; ``product``: has the title and
+    the description, in which the evidence is looked for.
+    """
+    if current is None or current["source"] != Source.MODEL.value:
+        return []
+    found = {
+        event["value"]: event["evidence"]
+        for event in history
+        if event["run_id"] == current["run_id"] and event["op"] == Op.ASSERT.value and event["evidence"]
+    }
+    told = {value: Evidence.of(found[value], product["title"], product["description"]) for value in sorted(found)}
+    several = len(current["values"]) > 1
+    return [
+        {"value": value, "evidence": evidence.text, "sentence": f"{value}: " * several + evidence.sentence}
+        for value, evidence in told.items()
+        if value in current["values"]
+    ]
 
 
 def value_in_words(event: Row) -> str:

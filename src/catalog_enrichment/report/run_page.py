@@ -19,6 +19,7 @@ from catalog_enrichment.reasons import Case, Reason, RunAttributes, drifted, not
 from catalog_enrichment.report import advice, charts, outcome_sections, run_sections, value_tables
 from catalog_enrichment.report.outcome_sections import ReasonCount
 from catalog_enrichment.web import pages
+from catalog_enrichment.web.quotes import DESCRIPTION, TITLE, Evidence, excerpt
 
 if TYPE_CHECKING:
     from catalog_enrichment.dictionary import Dictionary
@@ -51,6 +52,10 @@ class Sample:
     change: str = ""
     """The change that the value would make to the merchant's values (decisions.suggested_change); "" where it is no
     suggestion."""
+    evidence: str = ""
+    """Where the value comes from, as the proposer says; empty if it does not say it."""
+    description: str = ""
+    """The product's description, to look for the evidence in; empty where there is no evidence."""
     picture: bytes | None = None
     """The encoded picture, as the catalog has it."""
 
@@ -263,9 +268,17 @@ def _histogram(name: str, bins: Sequence[int], certificates: Iterable[Certificat
 def _cards(samples: Sequence[Sample]) -> dict[str, list[Sequence[dict[str, Any]]]]:
     """Return attribute -> the cards of its samples, in pages of :data:`PAGE`."""
     return {
-        name: folded([{"sample": sample, "thumbnail": thumbnail(sample.picture)} for sample in found])
+        name: folded([{"sample": sample, "thumbnail": thumbnail(sample.picture)} | _quoted(sample) for sample in found])
         for name, found in _by_attribute(samples).items()
     }
+
+
+def _quoted(sample: Sample) -> dict[str, Any]:
+    """Return the parts of the title or of the description around the evidence, and the sentence where neither has
+    it."""
+    evidence = Evidence.of(sample.evidence, sample.title, sample.description)
+    excerpts = {name: excerpt(parts) for name, parts in evidence.marked.items()}
+    return {name: excerpts.get(name) for name in (TITLE, DESCRIPTION)} | {"evidence": evidence.beside}
 
 
 def folded(cards: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:

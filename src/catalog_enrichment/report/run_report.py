@@ -156,7 +156,7 @@ def _samples(
     order = Window.partitionBy("attribute", "reason").orderBy(F.xxhash64("product_id", "value"))
     shown = predictions.where(F.col("reason").isin([reason.value for reason in _SAMPLED]))
     drawn = shown.withColumn("draw", F.row_number().over(order)).where(F.col("draw") <= config.report.samples)
-    products = catalog.read("products", columns=["product_id", "title", "merchant_attributes", "images"])
+    products = catalog.read("products", columns=["product_id", "title", "description", "merchant_attributes", "images"])
     confirmed = predictions.where(confirms_merchant()).select(*key).distinct().withColumn("confirmed", F.lit(True))
     given = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
     change = F.when(
@@ -176,6 +176,8 @@ def _samples(
             attention=row["attention"],
             merchant_values=list(row["given"]),
             change=row["change"],
+            evidence=row["evidence"] or "",
+            description=row["description"] or "" if row["evidence"] else "",
             picture=picture_of(row["images"], limits),
         )
         samples[Reason(row["reason"])].append(sample)

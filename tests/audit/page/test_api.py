@@ -44,10 +44,32 @@ def test_a_question_tells_nothing_that_a_reviewer_must_not_know(store: ReviewSto
     assert [asked["item_id"] for asked in questions] == [ONE.item_id, TWO.item_id]  # what Ben has begun comes first
     assert set(questions[0]) == {
         *("item_id", "product_id", "shop_id", "title", "description", "category", "language", "attribute"),
-        *("cardinality", "value", "pictures"),
+        *("cardinality", "value", "pictures", "marked", "evidence"),
     }
     assert questions[0]["title"] == "Shirt number 1"
     assert questions[0]["pictures"] == [f"/pictures/{ONE.item_id}/0"]
+
+
+HOSTILE = ("<script>a & b</script> ", "<b>Red</b> & &amp; <script>", ' & <img src=x onerror="a">')
+"""A text before a quote, the quote, and the text after it."""
+
+
+def test_a_question_has_the_texts_with_the_evidence_apart(page_store: ReviewStore, ana: Client) -> None:
+    text, quote = "".join(HOSTILE), HOSTILE[1]
+    items = [
+        item(1, title=text, description=text, evidence=quote),
+        item(2, title="A shirt", description=text, evidence=quote),
+        item(3, evidence=quote),
+        item(4),
+    ]
+    page_store.add_sample(sample(), items)
+    questions = {asked["product_id"]: asked for asked in ana.get("/api/samples/s1/next?limit=9")["questions"]}
+    assert {name: (asked["marked"], asked["evidence"]) for name, asked in questions.items()} == {
+        "p001": ({"title": list(HOSTILE)}, ""),
+        "p002": ({"description": list(HOSTILE)}, ""),
+        "p003": ({}, f'The model gives as evidence "{quote}".'),
+        "p004": ({}, ""),
+    }
 
 
 def test_two_reviewers_and_an_adjudicator_settle_a_sample(store: ReviewStore, ana: Client, ben: Client) -> None:

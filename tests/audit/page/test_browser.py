@@ -149,6 +149,34 @@ def test_a_hostile_text_is_shown_as_text(page_store: ReviewStore, open_page: Ope
         assert page.locator("main img[src=x], main script").count() == 0
 
 
+def test_evidence_is_marked_in_the_text_that_has_it_and_is_shown_as_text(
+    page_store: ReviewStore, open_page: OpenPage
+) -> None:
+    before, quote, after = "<script>window.hacked=1</script> & ", "<b>Red</b> &amp;\n<script>", " <i>&lt;"
+    text = before + quote + after
+    given: dict[str, Any] = {"evidence": "<b>red</b> &amp; <script>", "images": ()}
+    page_store.add_sample(sample("s1"), [item(1, title=text, description=text, **given)])
+    long = "A line.\n" * 99 + text
+    page_store.add_sample(sample("s2"), [item(1, "s2", title="Shirt", description=long, **given)])
+    page_store.add_sample(sample("s3"), [item(1, "s3", **given)])
+    for sample_id, place, whole in (("s1", "#title", text), ("s2", "#description", long)):
+        page = _open(open_page, f"/samples/{sample_id}/review")
+        assert page.locator("mark").count() == 1
+        assert page.locator(f"{place} mark").text_content() == quote
+        assert page.locator(place).text_content() == whole
+        mark, around = page.locator("mark").bounding_box(), page.locator(place).bounding_box()
+        assert mark is not None
+        assert around is not None
+        assert around["y"] <= mark["y"] < around["y"] + around["height"], "it is scrolled into view"
+        assert page.evaluate("window.scrollY") == 0
+        assert page.locator("#evidence").is_hidden()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main script, #card b, #card i").count() == 0
+    page = _open(open_page, "/samples/s3/review")
+    assert page.locator("#evidence").inner_text() == 'The model gives as evidence "<b>red</b> &amp; <script>".'
+    assert page.locator("mark").count() == 0
+
+
 @pytest.mark.slow
 def test_a_missing_picture_says_so(store: ReviewStore, page_store: ReviewStore, open_page: OpenPage) -> None:
     page_store.add_sample(sample("s2"), [item(1, "s2", images=(("nosuch.jpg", "1"),))])

@@ -45,6 +45,7 @@ EVENTS = [
     _event(1, "assert", "Red", source="model", run_id="enrich-1", reason="certified", model_version="3"),
     _event(2, "assert", "Blue"),
 ]
+QUOTING = _event(3, "assert", "Green", source="model", run_id="enrich-1", product_id="p3", evidence="GREEN <b>&")
 RUNS = [_run(1, "enrich", None, run_id="enrich-1"), _run(2, "set_value", '{"by": "Mia", "reason": "seen it"}')]
 
 
@@ -53,11 +54,13 @@ def catalog(site_config: Config) -> Iterator[Catalog]:
     catalog = Catalog(site_config.path("catalog"))
     product = {"product_id": "a/b?c", "title": HOSTILE, "shop_id": "s1", "opt_out": False, "content_hash": "c1"}
     given = {"product_id": "p2", "title": "A wool cap", "merchant_attributes": [("material", ["Wool"])]}
-    catalog.append_rows("products", [product, given | {"opt_out": False, "content_hash": "c2"}], "import-1")
-    catalog.append_rows("attribute_values", EVENTS, "enrich-1")
+    found = {"product_id": "p3", "title": "Cap in green <b>& red", "opt_out": False, "content_hash": "c3"}
+    catalog.append_rows("products", [product, given | {"opt_out": False, "content_hash": "c2"}, found], "import-1")
+    catalog.append_rows("attribute_values", [*EVENTS, QUOTING], "enrich-1")
     current = {"product_id": "a/b?c", "attribute": "color", "values": ["Blue"], "source": "human"}
     merchants = {"product_id": "p2", "attribute": "material", "values": ["Wool"], "source": "merchant"}
-    catalog.append_rows("current_values", [current | {"run_id": "set_value-2"}, merchants], "enrich-1")
+    models = {"product_id": "p3", "attribute": "color", "values": ["Green"], "source": "model", "run_id": "enrich-1"}
+    catalog.append_rows("current_values", [current | {"run_id": "set_value-2"}, merchants, models], "enrich-1")
     catalog.append_rows("runs", RUNS, "enrich-1")
     yield catalog
     shutil.rmtree(catalog.storage.folder)
@@ -83,6 +86,12 @@ def test_what_a_person_said_is_explained_with_its_history(site_config: Config, c
     assert "Mia: seen it" in color["why"]
     assert [(of["value"], of["by"]) for of in color["history"]] == [("Blue", "a person"), ("Red", "model version 3")]
     assert (material["values"], material["undo_run"]) == ([], "")
+
+
+def test_the_page_of_a_product_says_what_in_the_text_a_value_rests_on(catalog: Catalog, ana: Client) -> None:
+    _, _, body = ana.send("GET", "/products?product_id=p3")
+    assert "The text says &#34;green &lt;b&gt;&amp;&#34;." in body.decode()
+    assert "The text says" not in ana.send("GET", "/products?product_id=p2")[2].decode()
 
 
 def test_the_page_of_a_product_takes_requests(catalog: Catalog, page_store: ReviewStore, ana: Client) -> None:

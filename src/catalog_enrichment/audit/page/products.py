@@ -87,6 +87,7 @@ class ProductReader:
             "values": list(current["values"]) if current else [],
             "seen": explain.seen_in_words(current, person),
             "why": explain.why(facts, self._rules),
+            "evidence": value_history.evidence_of(current, facts.history, facts.product),
             "by_merchant": by_merchant,
             "undo_run": undo_run,
             "said_by": (person.by if person else None) or "",

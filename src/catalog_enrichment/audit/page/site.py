@@ -22,6 +22,7 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.inputs.images import first_usable
 from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.web.quotes import Evidence
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -132,13 +133,19 @@ class Site:
         return found
 
     def question(self, item: Item) -> dict[str, Any]:
-        """Return what a reviewer is told about an item, without what other people or the model's score say about it."""
+        """Return what a reviewer is told about an item, without what other people or the model's score say about it.
+
+        ``marked``: `title` or `description` -> its three parts, the second of which is the evidence; empty if neither
+        has it. ``evidence``: then a sentence with the evidence, if there is any.
+        """
         names = ("item_id", "product_id", "shop_id", "title", "description", "category", "language", "attribute",
                  "value")  # fmt: skip
         count = min(len(item.images), self.pictures.limits.max_per_product)
         pictures = [f"/pictures/{quote(item.item_id, safe='')}/{number}" for number in range(count)]
         shown = {name: getattr(item, name) for name in names}
-        return shown | {"cardinality": item.cardinality.value, "pictures": pictures}
+        evidence = Evidence.of(item.evidence, item.title, item.description)
+        quoted = {"marked": evidence.marked, "evidence": evidence.beside}
+        return shown | {"cardinality": item.cardinality.value, "pictures": pictures} | quoted
 
     def values_of(self, attribute: str) -> dict[str, Any]:
         """Return an attribute's values with all their spellings. Raises DataContractError for an unknown attribute."""

@@ -107,17 +107,25 @@ function show(content) {
   if (!question) return content && showDone(content);
   picker.hide();
   byId("answers").hidden = false;
-  byId("title").textContent = question.title || "(no title)";
+  showText("title", question.title || "(no title)", question.marked.title);
   byId("category").textContent = [question.category, question.product_id].filter(Boolean).join(" · ");
-  byId("description").textContent = question.description;
+  showText("description", question.description, question.marked.description);
   showQuestion(question);
   showVerdicts(question.verdicts ?? []);
   showPictures(question.pictures);
   looked = 0;
   since = performance.now();
   byId("title").focus({ preventScroll: true });
+  byId("description").scrollTop = 0;
+  document.querySelector("#description mark")?.scrollIntoView({ block: "nearest" });
   window.scrollTo(0, 0);
   return undefined;
+}
+
+// parts: the text before the evidence, the evidence, the text after it; undefined if the text does not have it
+function showText(id, text, parts) {
+  const [before, evidence, after] = parts ?? [text];
+  byId(id).replaceChildren(before, ...(parts ? [element("mark", evidence), after] : []));
 }
 
 function showQuestion(question) {
@@ -129,6 +137,8 @@ function showQuestion(question) {
   } else {
     asked.replaceChildren(`What is the ${question.attribute}?`);
   }
+  byId("evidence").textContent = question.evidence;
+  byId("evidence").hidden = !question.evidence;
   button("yes").hidden = !question.value;
   button("no").hidden = gold;
   button("none").setAttribute("aria-label", `Has none: the product has no ${question.attribute}`);
