@@ -87,6 +87,13 @@ def test_the_feed_has_the_newest_row_of_a_product_and_names_what_was_deleted(pat
     }
 
 
+def test_a_product_that_still_has_another_row_is_not_deleted(path: str) -> None:
+    write_deltalake(path, pa.concat_tables([rows("a", "b"), rows("a", title="wrong")]), configuration=FEED)
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("title = 'wrong' or product_id = 'b'")
+    assert feed(path, before) == {"a": ("shirt", False), "b": ("shirt", True)}
+
+
 def test_a_row_without_a_key_deletes_nothing_and_is_kept(path: str) -> None:
     table = pa.table({"product_id": pa.array([None, "a"], pa.string()), "title": ["x", "y"]})
     write_deltalake(path, table, configuration=FEED)

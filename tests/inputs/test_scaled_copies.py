@@ -13,7 +13,7 @@ from PIL import Image
 
 from catalog_enrichment.config.images import FetchConfig, StoredImagesConfig
 from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
-from catalog_enrichment.inputs.picture_sources import MISSING
+from catalog_enrichment.inputs.picture_sources import MISSING, picture_sources
 from catalog_enrichment.inputs.scaled_copies import Copy, ScaledCopies, copies_of, scaled_copies
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.reasons import Reason
@@ -153,11 +153,24 @@ def test_a_local_picture_has_a_copy_if_that_is_smaller(tmp_path: Path) -> None:
     (tmp_path / "feed").mkdir()
     for name, side in (("small", 200), ("large", 1200)):
         (tmp_path / "feed" / name).write_bytes(photograph(side, side))
-        picture = {"bytes": None, "uri": str(tmp_path / "feed" / name), "version": "1"}
+        file = str(tmp_path / "feed" / name)
+        picture = {"bytes": None, "uri": file, "version": picture_sources(limits).version(file)}
         assert first_usable([picture], SQUARE, limits).pixels is not None
     first_usable([picture | {"version": MISSING}], SQUARE, limits)  # the file came after the import
     copies = copies_of(limits)
-    assert [file.name for file in copies.files()] == [copies.key(str(tmp_path / "feed" / "large"), "1")]
+    large = copies.key(picture["uri"], picture["version"])
+    assert [file.name for file in copies.files()] == [large]
+
+
+def test_a_local_file_that_is_another_one_by_now_has_no_copy(tmp_path: Path) -> None:
+    limits = limits_of(tmp_path)
+    (tmp_path / "feed").mkdir()
+    file = tmp_path / "feed" / "a"
+    file.write_bytes(photograph(1200, 1200))
+    imported = {"bytes": None, "uri": str(file), "version": picture_sources(limits).version(str(file))}
+    file.write_bytes(photograph(1300, 1200))
+    assert first_usable([imported], SQUARE, limits).pixels is not None
+    assert not list(copies_of(limits).files())
 
 
 def test_a_picture_that_may_not_be_fetched_has_no_copy(server: PictureServer, limits: StoredImagesConfig) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -102,7 +104,7 @@ def feed_rows(
     table: DeltaTable, after: int, columns: list[str], key: set[str], schema: pa.Schema, deleted: str
 ) -> pa.Table:
     """Return the newest row of every product in the change data feed after a version, with the column ``deleted``: true
-    where the product is not in the table any more.
+    where the product is not in the table any more. A product that still has another row than a deleted one is there.
 
     ``key``: the columns that the product id is made of; ``columns``, of ``schema``: those that are read, with the key.
     Raises AllNeeded where the feed cannot be read, for example because its files are vacuumed.
@@ -118,19 +120,45 @@ def feed_rows(
         rows = found.select(columns).cast(schema)
     except (DeltaError, pa.ArrowException, OSError, ValueError) as problem:
         raise AllNeeded(f"its change data feed cannot be read ({str(problem).splitlines()[0]})") from None
-    named = [rows[name].to_pylist() for name in columns if name in key]
-    keys = [repr(cells) if any(cell is not None for cell in cells) else None for cells in zip(*named, strict=True)]
+    keys = _keys(rows, key)
     newest: dict[str | None, tuple[int, bool]] = {}
     marks = [(version, kind in _LIVE) for version, kind in zip(versions, kinds, strict=True)]
     for name, mark in zip(keys, marks, strict=True):
         newest[name] = max(mark, newest.get(name, mark))
+    deletions = [number for number, (name, mark) in enumerate(zip(keys, marks, strict=True)) if name and not mark[1]
+                 and mark == newest[name]]  # fmt: skip
+    live = _rows_with_keys(table, rows.take(pa.array(deletions, pa.int64())), key)
+    alive = set(_keys(live, key))
     kept, gone = [], []
     for number, (name, mark) in enumerate(zip(keys, marks, strict=True)):
         # a row without a key goes to quarantine, and deletes nothing
-        if mark == newest[name] if name is not None else mark[1]:
+        if (mark == newest[name] and name not in alive) if name is not None else mark[1]:
             kept.append(number)
             gone.append(not mark[1])
-    return rows.take(pa.array(kept, pa.int64())).append_column(deleted, pa.array(gone, pa.bool_()))
+    marked = rows.take(pa.array(kept, pa.int64())).append_column(deleted, pa.array(gone, pa.bool_()))
+    return pa.concat_tables([marked, live.append_column(deleted, pa.array([False] * live.num_rows, pa.bool_()))])
+
+
+def _keys(rows: pa.Table, key: set[str]) -> list[str | None]:
+    """Return a text for the key of every row; None for a row without one."""
+    named = [rows[name].to_pylist() for name in rows.column_names if name in key]
+    return [repr(cells) if any(cell is not None for cell in cells) else None for cells in zip(*named, strict=True)]
+
+
+def _rows_with_keys(table: DeltaTable, deleted: pa.Table, key: set[str]) -> pa.Table:
+    """Return the rows that the table still has with the keys of ``deleted`` rows: a product can have had two rows, of
+    which one was deleted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not deleted.num_rows:
+        return deleted
+    named = [name for name in deleted.column_names if name in key]
+    wanted = reduce(and_, [pc.field(name).isin(deleted[name].unique()) | pc.field(name).is_null() for name in named])
+    found = table.to_pyarrow_table(columns=deleted.column_names, filters=wanted).select(deleted.column_names)
+    found = found.cast(deleted.schema)
+    keys = set(_keys(deleted, key))
+    return found.filter(pa.array([name in keys for name in _keys(found, key)], pa.bool_()))
 
 
 def _actions(path: str, version: int) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.picture_sources import MISSING, Fetched, picture_sources, without_secrets
 from catalog_enrichment.inputs.scaled_copies import Copy, is_small, scaled_copies, scaled_copy
 from catalog_enrichment.inputs.square import Square
@@ -166,9 +167,20 @@ def _referenced(
         decoded = _decode_fetched(uri, fetched, square, limits)
     # the bytes of a small picture of the catalog's own folder, or of another folder, are read there as fast
     is_local = not uri or not _SCHEME.match(uri)
-    if copies and decoded.data is not None and not (is_local and copies.is_local and decoded.data is fetched.data):
+    is_small = is_local and copies is not None and copies.is_local and decoded.data is fetched.data
+    # a local file may be another one by now than the version says: its copy would be a wrong picture for good
+    is_other = bool(uri) and is_local and not _is_still(uri, version, limits)
+    if copies and decoded.data is not None and not is_small and not is_other:
         copies.put(key, Copy(decoded.data, fetched.validators))
     return decoded
+
+
+def _is_still(uri: str, version: str, limits: ImagesConfig) -> bool:
+    """Return whether a local file still has this version."""
+    try:
+        return picture_sources(limits).version(uri) == version
+    except TemporaryFailure:
+        return False
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
