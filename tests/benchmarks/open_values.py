@@ -59,7 +59,8 @@ ATTRIBUTES = {
 NORMALISED = {
     "Width": "in", "Height": "in", "Length": "in", "Depth": "in", "Rotational Speed": "rpm", "Pack Quantity": "pcs",
 }  # fmt: skip
-"""Attribute of wdc_pave -> the unit that its people normalised to. Capacities are normalised to the unit they have."""
+"""Attribute of wdc_pave -> the unit of numbers without one. Its people normalised lengths to centimetres.
+Capacities are of several dimensions."""
 SPLIT_EXTRACT = {"max_length": 128, "epochs": 8}
 """wdc_pave has long descriptions and 1,066 offers to learn from."""
 
@@ -400,7 +401,9 @@ def _normalised(
             literal = next(iter(numbers.find(answer)), None) if score >= threshold else None
             value = literal and same.stored_number(literal, rule, bare=True)
             number = same.number_of(value, rule) if value else None
-            close = number is not None and any(abs(number - own) <= 0.01 * max(own, 1e-9) for own in truth)
+            number = number and (number * 2.54 if unit == "in" else number)
+            # people's numbers have one decimal
+            close = number is not None and any(abs(number - own) <= max(0.01 * own, 0.06) for own in truth)
             if score >= threshold and truth and answer in row["values"][name]:
                 right_texts, converted = right_texts + 1, converted + close
             counts.add("right" if close else (None if score < threshold else "wrong"), ["right"] if truth else [])

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import and_
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -153,12 +151,13 @@ def _rows_with_keys(table: DeltaTable, deleted: pa.Table, key: set[str]) -> pa.T
 
     if not deleted.num_rows:
         return deleted
-    named = [name for name in deleted.column_names if name in key]
-    wanted = reduce(and_, [pc.field(name).isin(deleted[name].unique()) | pc.field(name).is_null() for name in named])
-    found = table.to_pyarrow_table(columns=deleted.column_names, filters=wanted).select(deleted.column_names)
-    found = found.cast(deleted.schema)
-    keys = set(_keys(deleted, key))
-    return found.filter(pa.array([name in keys for name in _keys(found, key)], pa.bool_()))
+    first = next(name for name in deleted.column_names if name in key)
+    keys, wanted, found = set(_keys(deleted, key)), deleted[first].unique(), []
+    for batch in table.to_pyarrow_dataset().to_batches(columns=deleted.column_names):
+        rows = pa.table(batch).select(deleted.column_names).cast(deleted.schema)
+        some = rows.filter(pc.is_in(rows[first], wanted))
+        found.append(some.filter(pa.array([name in keys for name in _keys(some, key)], pa.bool_())))
+    return pa.concat_tables([deleted.slice(0, 0), *found])
 
 
 def _actions(path: str, version: int) -> Iterator[dict[str, Any]]:
