@@ -77,6 +77,7 @@ def test_numbers_are_the_same_within_the_tolerance() -> None:
     exact = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", tolerance=0))
     assert same.is_same("100 cm", "100 cm", exact)
     assert not same.is_same("100 cm", "100.1 cm", exact)
+    assert NumberRule(unit="cm", tolerance=0).is_same(5.0, 5.0)
 
 
 @pytest.mark.parametrize(
