@@ -13,6 +13,9 @@ Beside it on the same products: regular expressions with units (the first number
 attribute's name, else the first), and a gazetteer (the longest value of the labelled products that stands in the text).
 GLiNER2 is not compared: its packages bring no weights.
 
+`--only speed` compares how fast 10,000 listings of myntra are scored: three open attributes, and two closed lists by the
+recipe `default` without pictures, as init_project writes it, in turn on one thread.
+
 Do not tune anything by what this prints. Prints tables and, last, one JSON line.
 """
 
@@ -77,7 +80,10 @@ def main() -> int:
     result: dict[str, Any] = {}
     for name in args.only:
         file = args.data / f"{name}.parquet"
-        result[name] = pave(file, args) if name == "wdc_pave" else listings(name, file, args)
+        if name == "speed":
+            result[name] = speed(args.data / "myntra.parquet", args)
+        else:
+            result[name] = pave(file, args) if name == "wdc_pave" else listings(name, file, args)
     print_json(result)
     return 0
 
@@ -155,7 +161,9 @@ def _label(attribute: Attribute, row: Mapping[str, Any]) -> str | None:
     return attribute.canonical(row[attribute.name]) if row[attribute.name] else None
 
 
-def _scored(artifact: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Proposal]], float]:
+def _scored(
+    artifact: Path, rows: Sequence[Mapping[str, Any]], number_type: str = "fp32"
+) -> tuple[dict[str, dict[str, Proposal]], float]:
     """Return product id -> attribute -> what the version proposes, and products per second on one thread."""
     import torch
 
@@ -164,7 +172,7 @@ def _scored(artifact: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str
     from catalog_enrichment.models.predictor import load_predictor
 
     torch.set_num_threads(1)
-    predictor = load_predictor(artifact)
+    predictor = load_predictor(artifact, numbers=number_type)
     batch = UndecodedBatch([row["title"] for row in rows], [row.get("description") for row in rows], [[] for _ in rows])
     started = time.perf_counter()
     (scored,) = list(score_batches(predictor, [batch], ImagesConfig()))
@@ -249,6 +257,45 @@ def _gazetteer(labelled: Sequence[Mapping[str, Any]], name: str) -> Callable[[st
         return next((known[key] for run in runs if (key := same.text_key(run)) in known), None)
 
     return propose
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speed(file: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Return products per second of an extractor of three attributes and of the recipe `default` without pictures."""
+    from catalog_enrichment.models import compute_types
+    from catalog_enrichment.training.certification import EarlierCandidates
+    from catalog_enrichment.training.train import train
+
+    table = pq.read_table(file).to_pylist()
+    names = ("brand", "gender", "color")
+    lists = {name: sorted({row[name] for row in table if row[name]}) for name in names[1:]}
+    texts = [Attribute(name=name, cardinality=Cardinality.ONE, kind=Kind.TEXT) for name in names]
+    closed = [Attribute(name=name, cardinality=Cardinality.ONE, values=tuple(of)) for name, of in lists.items()]
+    numbers_type = compute_types.fastest("cpu")
+    earlier = EarlierCandidates(use_labels=lambda _attribute, _ids, _candidate, current: LabelUse(1, current))
+    found: dict[str, list[float]] = {"extractor": [], "default": []}
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = {}
+        for name, attributes in (("extractor", texts), ("default", closed)):
+            words = Dictionary({attribute.name: attribute for attribute in attributes})
+            place = Path(folder) / name
+            place.mkdir()
+            few = [row for row in table if row["labelled"]][:800]
+            settings = _config(place, args.threads)
+            changed = {"model.fusion.kind": "text_only", "model.text.max_length": 64}
+            training = replace(settings.training, set=changed) if settings.training else None
+            config = replace(settings, training=training)
+            model = train(_products(few, words), words, config, place / "work", earlier, lambda _line: None)
+            artifacts[name] = model.artifact
+        for _ in range(3):
+            for name, artifact in artifacts.items():
+                _, rate = _scored(artifact, table, numbers_type)
+                found[name].append(rate)
+    best = {name: round(max(rates), 1) for name, rates in found.items()}
+    ratio = round(best["extractor"] / best["default"], 3)
+    return {"compute_type": numbers_type, "products_per_second": best, "extractor_relative_to_default": ratio}
 
 
 # --- wdc_pave: extraction as its paper scores it ----------------------------------------------------------------------
