@@ -173,12 +173,12 @@ def _with_attached_signs(words: Words, last: Ints, key: Hashes) -> tuple[Ints, H
     text = words.product * 2 + words.in_description
     touches = (text[after] == text[last]) & (words.start[after] == words.end[last])
     follows = (after > last) & touches & ~words.is_word[after]
-    attached = np.zeros(len(last), dtype=bool)
-    for run in np.flatnonzero(follows).tolist():
-        token = after[run]
-        text = words.texts[words.product[token]][int(words.in_description[token])].translate(SAME_SIGNS)
-        sign, before = text[words.start[token]], text[words.start[token] - 1]
-        attached[run] = sign in _ATTACHED or (sign in "\"'" and before.isdigit())
+    belongs = np.zeros(len(words.start), dtype=bool)
+    for token in np.unique(after[follows]).tolist():
+        at, read = int(words.start[token]), words.texts[words.product[token]][int(words.in_description[token])]
+        before, sign = read[at - 1 : at + 1].translate(SAME_SIGNS)
+        belongs[token] = sign in _ATTACHED or (sign in "\"'" and before.isdigit())
+    attached = follows & belongs[after]
     with_sign = np.where(attached, after, last)
     return with_sign, np.where(attached, key * words.power[after] + words.code[after], key)
 
