@@ -39,6 +39,28 @@ def test_signs_that_belong_to_a_word_are_in_its_run(title: str, expected: str) -
     assert expected in texts_of(words, runs(words, 3))
 
 
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Hard DrivePart Number", "Hard Drive"),
+        ("UPC: 039956980999INNER", "039956980999"),
+        ("13w x 4d", "13"),
+        ("Acme XR106B40 toner", "XR106B40"),
+        ("Acme LaserJet", "LaserJet"),
+    ],
+)
+def test_words_without_a_space_between_them_are_words_and_together_one_run(title: str, expected: str) -> None:
+    words = split([title], [""], 10)
+    found = runs(words, 3)
+    place = texts_of(words, found).index(expected)
+    assert (int(found.key[place]), int(found.shape[place])) == (key_of(expected), shape_of(expected))
+
+
+@pytest.mark.parametrize("title", ["Lamp", "LAMP", "4711", "B21", "a1b2c3d4e5f6"])
+def test_words_and_codes_are_not_cut(title: str) -> None:
+    assert texts_of(split([title], [""], 10), runs(split([title], [""], 10), 3)) == [title]
+
+
 def test_a_sign_of_the_next_text_belongs_to_no_word_before_it() -> None:
     words = split(["9", " #"], ["", ""], 10)
     assert texts_of(words, runs(words, 2)) == ["9"]

@@ -4,6 +4,9 @@ A run has the hash of its key (:func:`values.same.text_key`: the letters, digits
 and of its shape, so that a lexicon finds it without building its text. Hashes of concatenated tokens are polynomials
 modulo 2**64, which are computed for all runs of a batch at once.
 
+Words that stand together without a space, as in "13w x 4d" and "Hard DrivePart Number", are words of their own: shops'
+texts lose spaces and line breaks.
+
 Shapes: T tokens of all texts of a batch, R runs.
 """
 
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,6 +35,8 @@ _BASE = 0x100000001B3
 _MASK = (1 << 64) - 1
 _SIGN = 5
 """The kind of a token that is a sign."""
+_MOST_PIECES = 4
+"""A word with more changes between digits, small letters and capitals is a code, and is not cut."""
 _MOST_TOKENS = 3
 """Tokens of a run per word, at most, signs included."""
 _ATTACHED = frozenset("%+#°*")
@@ -95,8 +100,7 @@ def split(titles: Sequence[str], descriptions: Sequence[str], most: int) -> Word
         for field, text in enumerate(pair):
             plain = text.translate(SAME_SIGNS)
             count, begin = 0, len(starts)
-            for match in _TOKEN.finditer(plain):
-                token, at = match.group(), match.start()
+            for at, token in _tokens(plain):
                 code, power, shape, kind = _token(token)
                 if kind != _SIGN and count == most:
                     break
@@ -104,7 +108,7 @@ def split(titles: Sequence[str], descriptions: Sequence[str], most: int) -> Word
                 if kind == _SIGN and not carries_meaning(plain, at):
                     code, power = 0, 1
                 starts.append(at)
-                ends.append(match.end())
+                ends.append(at + len(token))
                 places.append(count)
                 codes.append(code)
                 powers.append(power)
@@ -169,14 +173,38 @@ def _with_attached_signs(words: Words, last: Ints, key: Hashes) -> tuple[Ints, H
     text = words.product * 2 + words.in_description
     touches = (text[after] == text[last]) & (words.start[after] == words.end[last])
     follows = (after > last) & touches & ~words.is_word[after]
-    attached = np.zeros(len(last), dtype=bool)
-    for run in np.flatnonzero(follows).tolist():
-        token = after[run]
-        text = words.texts[words.product[token]][int(words.in_description[token])].translate(SAME_SIGNS)
-        sign, before = text[words.start[token]], text[words.start[token] - 1]
-        attached[run] = sign in _ATTACHED or (sign in "\"'" and before.isdigit())
+    belongs = np.zeros(len(words.start), dtype=bool)
+    for token in np.unique(after[follows]).tolist():
+        at, read = int(words.start[token]), words.texts[words.product[token]][int(words.in_description[token])]
+        before, sign = read[at - 1 : at + 1].translate(SAME_SIGNS)
+        belongs[token] = sign in _ATTACHED or (sign in "\"'" and before.isdigit())
+    attached = follows & belongs[after]
     with_sign = np.where(attached, after, last)
     return with_sign, np.where(attached, key * words.power[after] + words.code[after], key)
+
+
+def _tokens(plain: str) -> Iterator[tuple[int, str]]:
+    """Yield the tokens of a text with the positions where they begin."""
+    for match in _TOKEN.finditer(plain):
+        at = match.start()
+        for piece in _pieces(match.group()):
+            yield at, piece
+            at += len(piece)
+
+
+@lru_cache(maxsize=200_000)
+def _pieces(token: str) -> tuple[str, ...]:
+    """Return a token cut where a letter follows a digit, or a capital follows a small letter."""
+    if token.isalpha() and (token.islower() or token[1:].islower()):
+        return (token,)
+    cuts = [
+        at
+        for at in range(1, len(token))
+        if (token[at].isalpha() and token[at - 1].isdigit()) or (token[at].isupper() and token[at - 1].islower())
+    ]
+    if not 0 < len(cuts) < _MOST_PIECES:
+        return (token,)
+    return tuple(token[start:end] for start, end in zip([0, *cuts], [*cuts, len(token)], strict=True))
 
 
 @lru_cache(maxsize=200_000)
@@ -226,6 +254,6 @@ def key_of(value: str) -> int:
 def shape_of(value: str) -> int:
     """Return the hash of a stored text's shape, as :class:`Runs` has it."""
     found = 0
-    for token in _TOKEN.findall(value.translate(SAME_SIGNS)):
+    for _, token in _tokens(value.translate(SAME_SIGNS)):
         found = (found * _BASE + _token(token)[2]) & _MASK
     return found
