@@ -85,6 +85,9 @@ def test_only_the_feeds_rows_are_read_and_what_it_deletes_is_removed_i7(shop: De
     compacted = shop.imported()
     assert (compacted["status"], compacted["read_because"]) == ("nothing_to_do", "no row changed in version 4")
     assert shop.window()["position"]["version"] == 4
+    # the newest import has no numbers of attributes: it read no row
+    unchanged = shop.imported()
+    assert (unchanged["status"], unchanged["run_id"], unchanged["merchant_values"]) == ("nothing_to_do", None, {})
 
 
 def test_new_files_are_read_without_a_feed_and_a_killed_import_reads_them_again_i4_i5(

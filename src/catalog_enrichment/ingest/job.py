@@ -208,7 +208,7 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
     record.counts |= dict.fromkeys(CHANGES, 0)
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
-    record.attributes = json.loads(last["attributes"])
+    record.attributes = runs.attributes(last)
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
