@@ -99,7 +99,7 @@ def _import(
         return _no_changes(context, record, before, reading)
 
     with stages("read"):
-        rows = _read(context, run_id, reading.part or source)
+        rows = _read(context, run_id, reading.rows_of(source))
         source.close()
         ids = reading.ids(rows)
     with stages("validate"):
