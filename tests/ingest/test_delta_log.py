@@ -102,6 +102,27 @@ def test_a_row_without_a_key_deletes_nothing_and_is_kept(path: str) -> None:
     assert feed(path, before) == {None: ("z", False)}
 
 
+def test_a_product_of_which_another_row_is_still_in_the_table_is_not_deleted(path: str) -> None:
+    write_deltalake(path, rows("a", "b", title="right"), configuration=FEED)
+    write_deltalake(path, rows("a", "b", title="wrong"), mode="append")
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("title = 'wrong'")
+    DeltaTable(path).delete("product_id = 'b'")
+    assert feed(path, before) == {"a": ("right", False), "b": ("right", True)}
+
+
+def test_rows_are_looked_up_by_all_columns_of_the_key(path: str) -> None:
+    columns = {"shop": ["x", "x", "y", "x"], "number": [1, 2, 1, None], "parts": [["p"]] * 4, "row": [1, 2, 3, 4]}
+    table = pa.table(columns)
+    write_deltalake(path, table, configuration=FEED)
+    write_deltalake(path, table.slice(3).set_column(3, "row", pa.array([5])), mode="append")
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("row = 1 or row = 4")
+    key, names = {"shop", "number", "parts"}, table.schema.names
+    found = delta_log.feed_rows(DeltaTable(path), before["version"], names, key, table.schema, "gone").to_pylist()
+    assert sorted((row["row"], row["gone"]) for row in found) == [(1, True), (5, False)]
+
+
 def test_a_feed_that_was_off_for_a_while_is_not_used(path: str) -> None:
     write_deltalake(path, rows("a"))
     before = delta_log.position_of(DeltaTable(path))

@@ -99,7 +99,7 @@ def _import(
         return _no_changes(context, record, before, reading)
 
     with stages("read"):
-        rows = _read(context, run_id, reading.part or source)
+        rows = _read(context, run_id, reading.rows_of(source))
         source.close()
         ids = reading.ids(rows)
     with stages("validate"):
@@ -208,7 +208,7 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
     record.counts |= dict.fromkeys(CHANGES, 0)
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
-    record.attributes = runs.attributes(last)  # empty where the last import only noted a position
+    record.attributes = runs.attributes(last)
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 
