@@ -172,9 +172,9 @@ def test_a_local_picture_that_was_replaced_after_the_import_has_no_copy(tmp_path
     imported = local_picture(file, limits)
     file.write_bytes(photograph(900, 1200))
     assert first_usable([imported], SQUARE, limits).pixels is not None
-    assert copies_of(limits).files() == []
+    assert list(copies_of(limits).files()) == []
     first_usable([local_picture(file, limits)], SQUARE, limits)
-    assert len(copies_of(limits).files()) == 1
+    assert len(list(copies_of(limits).files())) == 1
 
 
 def test_a_picture_that_may_not_be_fetched_has_no_copy(server: PictureServer, limits: StoredImagesConfig) -> None:
