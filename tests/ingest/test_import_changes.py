@@ -171,6 +171,26 @@ def test_absent_products_count_only_where_all_rows_are_read(shop: DeltaShop) -> 
     assert (set(shop.products()), full["read"], full["gone"]) == ({"b", "c"}, "all", 1)
 
 
+def test_each_of_two_sources_in_a_catalog_has_its_own_position(shop: DeltaShop) -> None:
+    other = shop.folder / "other"
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = {"product_id": ["x", "y"], "title": ["hat"] * 2, "color": ["red"] * 2, "at": [time] * 2}
+    write_deltalake(other, pa.table(rows))
+    shop.write(*"abc")
+    shop.imported()
+    assert shop.imported(path="other")["read"] == "all"
+    shop.write("d")
+    done = shop.imported()
+    assert counts(done) == {"status": "succeeded", "read": "changes", "products": 1, "new": 1}
+    assert (shop.window()["compared"]["rows"], set(shop.products())) == (3, set("abcdxy"))
+    unchanged = shop.imported(path="other")
+    assert (unchanged["read_because"], unchanged["run_id"]) == ("no new version", None)
+    # the same source with other settings: the products are as the newest import of it left them
+    assert shop.imported(empty_texts=["none"])["read"] == "all"
+    shop.imported(path="other")
+    assert shop.imported()["read_because"].startswith("the config, the dictionary or the rules are others")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_only_new_and_changed_files_of_a_folder_are_read(spark: Any, tmp_path: Path, kind: str) -> None:
     shop = Shop(spark, tmp_path, {"format": kind, "path": "feed", "append_only": True})

@@ -308,9 +308,7 @@ def test_a_new_file_without_a_key_that_other_files_have(kind: str, spark: Any, t
         position = opened.position()
     write("two", {"id": "2", "name": "b"})
     if kind == "csv":  # whose files have the same columns
-        with pytest.raises(
-            DataContractError, match=r"column 'fabric' does not exist\. Available columns: \['id', 'name'\]"
-        ):
+        with pytest.raises(DataContractError, match=r"column 'fabric' does not exist\. Available"):
             changed(position)
         return
     assert changed(position) == {"2": (None, None, {})}

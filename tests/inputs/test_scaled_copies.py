@@ -148,29 +148,33 @@ def test_a_copy_is_upright_and_on_white() -> None:
     assert (decode_image(sink.getvalue(), SQUARE, StoredImagesConfig()).pixels == 255).all()
 
 
+def local_picture(file: Path, limits: StoredImagesConfig) -> dict[str, object]:
+    """The picture as an import has it now."""
+    return {"bytes": None, "uri": str(file), "version": picture_sources(limits).version(str(file))}
+
+
 def test_a_local_picture_has_a_copy_if_that_is_smaller(tmp_path: Path) -> None:
     limits = limits_of(tmp_path)
     (tmp_path / "feed").mkdir()
     for name, side in (("small", 200), ("large", 1200)):
         (tmp_path / "feed" / name).write_bytes(photograph(side, side))
-        file = str(tmp_path / "feed" / name)
-        picture = {"bytes": None, "uri": file, "version": picture_sources(limits).version(file)}
+        picture = local_picture(tmp_path / "feed" / name, limits)
         assert first_usable([picture], SQUARE, limits).pixels is not None
     first_usable([picture | {"version": MISSING}], SQUARE, limits)  # the file came after the import
     copies = copies_of(limits)
-    large = copies.key(picture["uri"], picture["version"])
-    assert [file.name for file in copies.files()] == [large]
+    assert [file.name for file in copies.files()] == [copies.key(str(picture["uri"]), str(picture["version"]))]
 
 
-def test_a_local_file_that_is_another_one_by_now_has_no_copy(tmp_path: Path) -> None:
-    limits = limits_of(tmp_path)
-    (tmp_path / "feed").mkdir()
-    file = tmp_path / "feed" / "a"
-    file.write_bytes(photograph(1200, 1200))
-    imported = {"bytes": None, "uri": str(file), "version": picture_sources(limits).version(str(file))}
-    file.write_bytes(photograph(1300, 1200))
+def test_a_local_picture_that_was_replaced_after_the_import_has_no_copy(tmp_path: Path) -> None:
+    limits, file = limits_of(tmp_path), tmp_path / "feed" / "a.jpg"
+    file.parent.mkdir()
+    file.write_bytes(photograph(1200, 900))
+    imported = local_picture(file, limits)
+    file.write_bytes(photograph(900, 1200))
     assert first_usable([imported], SQUARE, limits).pixels is not None
-    assert not list(copies_of(limits).files())
+    assert list(copies_of(limits).files()) == []
+    first_usable([local_picture(file, limits)], SQUARE, limits)
+    assert len(list(copies_of(limits).files())) == 1
 
 
 def test_a_picture_that_may_not_be_fetched_has_no_copy(server: PictureServer, limits: StoredImagesConfig) -> None:

@@ -42,10 +42,12 @@ _ALL, _CHANGES = "all", "changes"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LastImport:
-    """The row of the last import in `runs`, as far as it decides what the next one reads."""
+    """The row of the last import of a source in `runs`, as far as it decides what the next one reads."""
 
     row: Mapping[str, Any] | None
-    """None before the first import."""
+    """None before the first import of any source; the newest of all before the first of this one."""
+    newest: Mapping[str, Any] | None = None
+    """The newest import, which may be of another source; None if it is ``row``."""
 
     @property
     def window(self) -> dict[str, Any]:
@@ -53,8 +55,9 @@ class LastImport:
 
     @property
     def products_version(self) -> int:
-        """Return the version of the table `products` that it left."""
-        return int((self.row["table_versions"] or {}).get("products", -1)) if self.row is not None else -1
+        """Return the version of the table `products` that the newest import left."""
+        row = self.newest or self.row
+        return int((row["table_versions"] or {}).get("products", -1)) if row is not None else -1
 
     @property
     def read_all(self) -> bool:
@@ -71,6 +74,15 @@ class LastImport:
             return {"rows": 0, "products": 0, "values": {}}
         counts = self.row["counts"]
         return compared(counts["rows"], counts["products"], json.loads(self.row["attributes"] or "{}"))
+
+
+def names_source(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether the import of ``row`` had the source of ``config`` (without secrets).
+
+    Other settings of the same source are no other source: the products are as the newest import of it left them.
+    """
+    then, now = json.loads(row["config"])["source"], config["source"]
+    return all(then.get(name) == now[name] for name in ("format", "path", "postgres", "api"))
 
 
 def compared(rows: int, products: int, attributes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -167,20 +167,22 @@ def _referenced(
         decoded = _decode_fetched(uri, fetched, square, limits)
     # the bytes of a small picture of the catalog's own folder, or of another folder, are read there as fast
     is_local = not uri or not _SCHEME.match(uri)
-    is_small = is_local and copies is not None and copies.is_local and decoded.data is fetched.data
-    # a local file may be another one by now than the version says: its copy would be a wrong picture for good
-    is_other = bool(uri) and is_local and not _is_still(uri, version, limits)
-    if copies and decoded.data is not None and not is_small and not is_other:
+    as_fast = is_local and copies is not None and copies.is_local and decoded.data is fetched.data
+    if copies and decoded.data is not None and not as_fast and _is_version(uri, version, limits):
         copies.put(key, Copy(decoded.data, fetched.validators))
     return decoded
 
 
-def _is_still(uri: str, version: str, limits: ImagesConfig) -> bool:
-    """Return whether a local file still has this version."""
+def _is_version(uri: str, version: str, limits: ImagesConfig) -> bool:
+    """Return False for a local file that was replaced since the import gave it this version, or cannot be looked at.
+
+    A picture elsewhere has no version but its URI.
+    """
     try:
-        return picture_sources(limits).version(uri) == version
+        now = picture_sources(limits).version(uri) if uri else uri
     except TemporaryFailure:
         return False
+    return now in (uri, version)
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:
