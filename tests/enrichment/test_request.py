@@ -112,6 +112,19 @@ def test_another_number_type_is_another_run_with_certificates_of_its_own(
     assert hashes["auto"] == hashes["bf16"] != hashes["fp32"]
 
 
+def test_a_driver_that_cannot_compute_in_it_stops_no_run_before_the_workers_are_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute_types, "why_not", lambda numbers, _: "no bf16 here" if numbers == "bf16" else "")
+    only = resolved_model("bf16-cpu")
+    assert only.before_workers("auto") is only
+    with pytest.raises(ConfigError, match="no bf16 here"):
+        only.for_run("auto")
+    assert only.for_run("auto", lambda _: "").numbers == "bf16"
+    [kept] = resolved_model("fp32-cpu", "bf16-cpu").before_workers("auto").certificates
+    assert kept.compute_type == "fp32-cpu"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(compute_types.why_not("bf16", "cpu")), reason="this processor does not multiply bf16")
 def test_i2_a_run_in_bf16_writes_by_the_certificates_of_bf16_alone(template: SampleCatalog, tmp_path: Path) -> None:

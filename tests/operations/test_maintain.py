@@ -104,6 +104,31 @@ def test_quarantined_rows_that_a_job_looks_for_stay(lake: Catalog) -> None:
     assert found == [("e1", "now"), ("i2", None), ("i4", None), ("killed", None)]
 
 
+def test_quarantined_rows_stay_from_the_newest_import_that_read_all_rows_on(lake: Catalog) -> None:
+    """An import of changes does not look at the bad rows that did not change."""
+    changes, everything = '{"read": "changes"}', '{"read": "all"}'
+    bad = {"rows": 9, "quarantined.r": 1}
+    for run_id, days, window, counts in (
+        ("all-1", 40, everything, bad),
+        ("changed-1", 36, changes, bad),
+        ("all-2", 32, everything, bad),
+        ("changed-2", 28, changes, bad),
+        ("noted", 24, everything, bad),  # finds the rows of all-2 again, and writes none
+        ("changed-3", 20, changes, {"rows": 1}),
+    ):
+        write_run(lake, run_id, days, kind="import", config_hash="a", window=window, counts=counts)
+    names = ("all-1", "changed-1", "all-2", "changed-2")
+    rows = [{"run_id": n, "stage": "import", "reason": "r", "quarantined_at": NOW, "detail": n} for n in names]
+    lake.append_rows("quarantine", rows, "rows")
+
+    def kept() -> set[str]:
+        return {row["detail"] for row in maintain.kept_quarantine(lake, NOW - timedelta(days=10)).collect()}
+
+    assert kept() == {"all-2", "changed-2"}
+    write_run(lake, "mended", 18, kind="import", config_hash="a", window=everything, counts={"rows": 9})
+    assert kept() == set()
+
+
 @pytest.mark.slow
 def test_after_the_upkeep_readers_and_later_runs_are_as_before(
     template: SampleCatalog, enriched: SampleCatalog, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality, RunKind
 from catalog_enrichment.report import run_report
 
-from ..catalog.catalog_rows import frame, prediction, product
+from ..catalog.catalog_rows import frame, prediction, product, run_row
 from ..sample_catalog import SampleCatalog, table
 from ..sample_certificate import SCORED_BY, abstention, certificate
 
@@ -87,6 +88,25 @@ def test_the_report_shows_the_runs_own_stages_whoever_writes_it(enriched: Sample
     shown = [name for name in ("select", "score", "decide", "publish") if f">{name}<" in page]
     assert shown == ["select", "score", "decide", "publish"]
     assert ">read<" not in page, "a stage of the import"
+
+
+def test_merchants_values_are_those_of_the_newest_import_that_read_all_rows(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+
+    def imported(name: str, day: int, window: dict[str, str] | None) -> None:
+        attributes, finished = json.dumps({"import": name}), datetime(2026, 1, day, tzinfo=UTC)
+        given = {"attributes": attributes, "finished_at": finished, "window": json.dumps(window) if window else None}
+        catalog.append_rows("runs", [run_row(name, kind="import", **given)], name)
+
+    imported("changed", 1, {"read": "changes"})
+    assert run_report._imported(catalog, None) == {"import": "changed"}
+    imported("plain", 2, None)
+    imported("changed again", 3, {"read": "changes"})
+    assert run_report._imported(catalog, None) == {"import": "plain"}
+    imported("all", 4, {"read": "all"})
+    imported("few", 5, {"read": "changes"})
+    assert run_report._imported(catalog, None) == {"import": "all"}
+    assert run_report._imported(catalog, datetime(2026, 1, 3, tzinfo=UTC)) == {"import": "plain"}
 
 
 def test_each_product_is_counted_once_by_its_best_value_and_by_who_gave_what_readers_see(

@@ -206,7 +206,7 @@ def _resolve_model(config: Config, args: argparse.Namespace) -> ResolvedModel:
         options = shlex.join([*config_options(args), *(["--version", newest] if newest else [])])
         command = f"{'promote_model' if newest else 'train_model'} {options}"
         raise NoModelError(f"there is no champion to score with. Next: {command} ({problem})") from problem
-    usual = model.for_run(config.enrich.compute_type)  # the run itself asks its workers
+    usual = model.before_workers(config.enrich.compute_type)
     for warning in registry.check_validity(usual, dictionary, datetime.now(UTC)):
         to_stderr(f"warning: {warning}")
     return model

@@ -223,7 +223,7 @@ class MaintenanceConfig:
     keep_days: int = 400
     """Rows of runs that finished longer ago are deleted where no job needs them; 0 keeps all of them. Such rows are
     abstentions with a newer decision (what was published or suggested is always kept), and quarantined rows that are
-    neither of the newest import of their source nor of a product's present content."""
+    neither of the newest import of all rows of their source, or one after it, nor of a product's present content."""
 
     def __post_init__(self) -> None:
         check_ranges("maintenance", self, retention_hours=(0, 168), compact_files=(3, 100_000), keep_days=(0, 36_500))

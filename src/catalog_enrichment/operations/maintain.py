@@ -255,22 +255,30 @@ def old_predictions(catalog: Catalog, before: datetime) -> DataFrame:
 def kept_quarantine(catalog: Catalog, before: datetime) -> DataFrame:
     """Return the quarantine without the rows of runs that finished ``before`` and that no job looks for.
 
-    Jobs look for the rows of the newest import of each source, by its config (an import whose refused rows are known
-    has nothing to do), and for products whose present content could not be scored (they are not tried again).
+    Jobs look for the rows of the newest import of each source, by its config, that read all rows, and of those after it
+    (an import whose refused rows are known has nothing to do), and for products whose present content could not be
+    scored (they are not tried again).
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    newest = Window.partitionBy("kind", "config_hash").orderBy(F.desc("finished_at"))
-    finished = runs.succeeded(catalog).select(
+    rows = catalog.read("quarantine")
+    written = rows.select("run_id").distinct().withColumn("wrote", F.lit(True))
+    # one that only noted its position found the rows of an earlier one again
+    refused = F.exists(F.coalesce(F.map_keys("counts"), F.array()), lambda name: name.startswith("quarantined."))
+    read_all = F.coalesce(F.get_json_object("window", "$.read"), F.lit("all")) == "all"
+    whole = read_all & (F.coalesce("wrote", F.lit(False)) | ~refused)
+    of_source = Window.partitionBy("kind", "config_hash")
+    since = F.coalesce(F.max(F.when(whole, F.col("finished_at"))).over(of_source), F.min("finished_at").over(of_source))
+    finished = runs.succeeded(catalog).join(F.broadcast(written), "run_id", "left")
+    finished = finished.select(
         "run_id",
         (F.col("finished_at") < F.lit(before)).alias("old"),
-        ((F.col("kind") == RunKind.IMPORT.value) & (F.row_number().over(newest) == 1)).alias("newest_of_source"),
+        ((F.col("kind") == RunKind.IMPORT.value) & (F.col("finished_at") >= since)).alias("looked_for"),
     )
     present = catalog.read("products", columns=["product_id", "content_hash"]).withColumn("present", F.lit(True))
-    rows = catalog.read("quarantine")
     needed = F.when(F.col("stage") == QuarantineStage.DECODE.value, F.coalesce("present", F.lit(False))).otherwise(
-        F.col("newest_of_source")
+        F.col("looked_for")
     )
     joined = rows.join(F.broadcast(finished), "run_id", "left").join(present, ["product_id", "content_hash"], "left")
     return joined.where(~F.coalesce("old", F.lit(False)) | needed).select(*rows.columns)

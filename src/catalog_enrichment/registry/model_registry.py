@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog_enrichment.errors import GateRefused, ModelContractError, NoModelError
+from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, NoModelError
 from catalog_enrichment.models import compute_types, version_files
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.proposers import versions as proposers
@@ -97,6 +97,16 @@ class ResolvedModel:
         certified = {certificate.compute_type for certificate in self.certificates}
         chosen = compute_types.choose(wanted, certified, why_not_of)
         return replace(self.in_numbers(chosen.numbers), why_numbers=chosen.why)
+
+    def before_workers(self, wanted: str) -> ResolvedModel:
+        """Return the model in the number type that this machine would choose, before the workers are asked.
+
+        If this machine cannot compute in any, the model has the certificates for all: the workers may be able to.
+        """
+        try:
+            return self.for_run(wanted)
+        except ConfigError:  # the run raises it, if it is so after the workers were asked
+            return self
 
     def in_numbers(self, numbers: str) -> ResolvedModel:
         """Return the model as a run uses it: computing in ``numbers``, with the certificates for that number type."""

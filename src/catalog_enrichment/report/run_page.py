@@ -89,7 +89,7 @@ class RunReport:
     accept_rates: Mapping[str, float] = field(default_factory=dict)
     """Certificate id -> share of this run's products without a merchant's value that its threshold accepts."""
     imported: RunAttributes = field(default_factory=dict)
-    """The column `attributes` of the newest import before the run."""
+    """The column `attributes` of the newest import before the run that read all rows."""
     dictionary: Dictionary | None = None
     """Without a dictionary the values that it lacks are not shown."""
     chunks: Sequence[Mapping[str, Any]] = ()

@@ -128,11 +128,16 @@ def _undo(run_id: str) -> str:
 
 
 def _imported(catalog: Catalog, before: datetime | None) -> RunAttributes:
-    """Return the column `attributes` of the newest import (that finished ``before``); {} without any. No Spark."""
-    rows = runs.rows(catalog, ["run_id", "kind", "status", "finished_at"])
+    """Return the column `attributes` of the newest import that read all rows (and finished ``before``).
+
+    Without one, that of the newest import, which read only what changed; {} without any. No Spark.
+    """
+    rows = runs.rows(catalog, ["run_id", "kind", "status", "window", "finished_at"])
     imports = [row for row in rows if row["kind"] == RunKind.IMPORT and runs.has_succeeded(row)]
     # Spark gives times of the table without a zone, in the session's zone, which is the machine's
-    newest = [row for row in imports if before is None or row["finished_at"] <= before.astimezone(UTC)][-1:]
+    earlier = [row for row in imports if before is None or row["finished_at"] <= before.astimezone(UTC)]
+    whole = [row for row in earlier if json.loads(row["window"] or "{}").get("read", "all") == "all"]
+    newest = (whole or earlier)[-1:]
     runs.add_attributes(catalog, newest)
     return json.loads(newest[0]["attributes"] or "{}") if newest else {}
 
