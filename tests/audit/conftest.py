@@ -25,6 +25,7 @@ ATTRIBUTES: list[dict[str, Any]] = [
         },
     },
     {"name": "material", "cardinality": "many", "values": ["Cotton", "Wool", "Silk"]},
+    {"name": "width", "kind": "number", "unit": "cm", "range": [1, 500]},
 ]
 
 

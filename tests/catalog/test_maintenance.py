@@ -135,7 +135,11 @@ def test_copies_go_whose_picture_is_gone_or_has_other_settings(lake: Catalog, tm
     stored, copied = Maintenance(lake, 24).pictures_only_of(
         pa.array(["p"]), StoredPictures(tmp_path / "pictures"), copies
     )
-    assert (stored.paths, [file.name for file in copied.paths]) == ([], [kept])
+    assert (stored.paths, {file.name for file in copied.paths}) == ([], {kept, gone, other, young})
+    lake.append_rows("products", [product("q", images=[{"bytes": None, "uri": "u", "version": "2"}])], "import-2")
+    _, copied = Maintenance(lake, 24).pictures_only_of(pa.array(["p"]), StoredPictures(tmp_path / "pictures"), copies)
+    # a copy of other settings does not say which product it is of
+    assert {file.name for file in copied.paths} == {kept, gone, other}
 
 
 def test_files_of_killed_tasks_go_when_they_are_older_than_the_retention(lake: Catalog) -> None:

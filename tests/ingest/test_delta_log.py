@@ -87,12 +87,40 @@ def test_the_feed_has_the_newest_row_of_a_product_and_names_what_was_deleted(pat
     }
 
 
+def test_a_product_that_still_has_another_row_is_not_deleted(path: str) -> None:
+    write_deltalake(path, pa.concat_tables([rows("a", "b"), rows("a", title="wrong")]), configuration=FEED)
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("title = 'wrong' or product_id = 'b'")
+    assert feed(path, before) == {"a": ("shirt", False), "b": ("shirt", True)}
+
+
 def test_a_row_without_a_key_deletes_nothing_and_is_kept(path: str) -> None:
     table = pa.table({"product_id": pa.array([None, "a"], pa.string()), "title": ["x", "y"]})
     write_deltalake(path, table, configuration=FEED)
     before = delta_log.position_of(DeltaTable(path))
     DeltaTable(path).update(updates={"title": "'z'"}, predicate="title = 'x'")
     assert feed(path, before) == {None: ("z", False)}
+
+
+def test_a_product_of_which_another_row_is_still_in_the_table_is_not_deleted(path: str) -> None:
+    write_deltalake(path, rows("a", "b", title="right"), configuration=FEED)
+    write_deltalake(path, rows("a", "b", title="wrong"), mode="append")
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("title = 'wrong'")
+    DeltaTable(path).delete("product_id = 'b'")
+    assert feed(path, before) == {"a": ("right", False), "b": ("right", True)}
+
+
+def test_rows_are_looked_up_by_all_columns_of_the_key(path: str) -> None:
+    columns = {"shop": ["x", "x", "y", "x"], "number": [1, 2, 1, None], "parts": [["p"]] * 4, "row": [1, 2, 3, 4]}
+    table = pa.table(columns)
+    write_deltalake(path, table, configuration=FEED)
+    write_deltalake(path, table.slice(3).set_column(3, "row", pa.array([5])), mode="append")
+    before = delta_log.position_of(DeltaTable(path))
+    DeltaTable(path).delete("row = 1 or row = 4")
+    key, names = {"shop", "number", "parts"}, table.schema.names
+    found = delta_log.feed_rows(DeltaTable(path), before["version"], names, key, table.schema, "gone").to_pylist()
+    assert sorted((row["row"], row["gone"]) for row in found) == [(1, True), (5, False)]
 
 
 def test_a_feed_that_was_off_for_a_while_is_not_used(path: str) -> None:

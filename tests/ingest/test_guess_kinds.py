@@ -85,3 +85,14 @@ def test_a_text_that_seldom_stands_in_the_rows_own_texts_is_left_out(tmp_path: P
     table = [row | {"brand": brands[(number + 1) % len(brands)]} for number, row in enumerate(table)]
     _, found = project(tmp_path, table)
     assert "brand" not in found
+
+
+def test_a_list_that_leaves_out_many_of_many_values_is_no_list(tmp_path: Path) -> None:
+    table = [row | {"brand": f"Maker{number % 3 if number % 4 else number}"} for number, row in enumerate(rows(480))]
+    table = [row | {"title": f"{row['brand']} {row['title']}"} for row in table]
+    _, found = project(tmp_path, table)
+    assert found["brand"] == {"kind": "text"}
+    few = [row | {"brand": f"Maker{number % 3}"} for number, row in enumerate(table)]
+    (tmp_path / "few").mkdir()
+    _, found = project(tmp_path / "few", few)
+    assert found["brand"]["values"] == ["Maker0", "Maker1", "Maker2"]

@@ -85,6 +85,9 @@ def test_only_the_feeds_rows_are_read_and_what_it_deletes_is_removed_i7(shop: De
     compacted = shop.imported()
     assert (compacted["status"], compacted["read_because"]) == ("nothing_to_do", "no row changed in version 4")
     assert shop.window()["position"]["version"] == 4
+    # the newest import has no numbers of attributes: it read no row
+    unchanged = shop.imported()
+    assert (unchanged["status"], unchanged["run_id"], unchanged["merchant_values"]) == ("nothing_to_do", None, {})
 
 
 def test_new_files_are_read_without_a_feed_and_a_killed_import_reads_them_again_i4_i5(
@@ -104,9 +107,9 @@ def test_new_files_are_read_without_a_feed_and_a_killed_import_reads_them_again_
 
 @pytest.mark.slow
 def test_bad_rows_among_a_few_changed_ones_do_not_refuse_the_import_i7(shop: DeltaShop) -> None:
-    shop.write("a", "b")
+    shop.write("a", "b", feed=False)  # with a feed a deleted row is no missing one
     shop.imported(min_volume_ratio=1.0)
-    shop.write("c", title="")
+    shop.write("c", title="", feed=False)
     done = shop.imported(min_volume_ratio=1.0)
     assert (done["read"], done["products"], done["quarantined"]) == ("changes", 1, {"empty_title": 1})
     # the next comparison of all rows is compared with the last one, not with one row
@@ -140,6 +143,21 @@ def test_all_rows_are_read_where_the_changes_cannot_be_told_and_the_reason_is_sa
     assert set(shop.products()) == set("abcdefg")
 
 
+def test_what_the_feed_deletes_is_removed_also_where_all_rows_are_read_i7(shop: DeltaShop) -> None:
+    shop.write(*"abcdef")
+    shop.imported()
+    shop.table().delete("product_id in ('a', 'b', 'c', 'd')")
+    shop.write("g")
+    done = shop.imported(full=True)
+    assert counts(done) == {
+        **{"status": "succeeded", "read": "all", "products": 7, "new": 1, "unchanged": 2},
+        **{"deletions": 4, "deleted": 4},
+    }
+    assert done["read_because"] == "--full, and 4 rows that the change data feed deletes"
+    # the next comparison of all rows is with those that the table has
+    assert (set(shop.products()), shop.window()["compared"]["rows"]) == (set("efg"), 3)
+
+
 @pytest.mark.slow
 def test_absent_products_count_only_where_all_rows_are_read(shop: DeltaShop) -> None:
     complete = {"complete": True, "absent_imports": 1}
@@ -151,6 +169,26 @@ def test_absent_products_count_only_where_all_rows_are_read(shop: DeltaShop) -> 
     assert (set(shop.products()), done["read"], done["unchanged"]) == ({"a", "b", "c"}, "changes", 1)
     full = shop.imported(**complete, full=True)
     assert (set(shop.products()), full["read"], full["gone"]) == ({"b", "c"}, "all", 1)
+
+
+def test_each_of_two_sources_in_a_catalog_has_its_own_position(shop: DeltaShop) -> None:
+    other = shop.folder / "other"
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = {"product_id": ["x", "y"], "title": ["hat"] * 2, "color": ["red"] * 2, "at": [time] * 2}
+    write_deltalake(other, pa.table(rows))
+    shop.write(*"abc")
+    shop.imported()
+    assert shop.imported(path="other")["read"] == "all"
+    shop.write("d")
+    done = shop.imported()
+    assert counts(done) == {"status": "succeeded", "read": "changes", "products": 1, "new": 1}
+    assert (shop.window()["compared"]["rows"], set(shop.products())) == (3, set("abcdxy"))
+    unchanged = shop.imported(path="other")
+    assert (unchanged["read_because"], unchanged["run_id"]) == ("no new version", None)
+    # the same source with other settings: the products are as the newest import of it left them
+    assert shop.imported(empty_texts=["none"])["read"] == "all"
+    shop.imported(path="other")
+    assert shop.imported()["read_because"].startswith("the config, the dictionary or the rules are others")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])

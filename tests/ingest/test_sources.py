@@ -17,8 +17,10 @@ from catalog_enrichment import contract
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.source import LabelsConfig, MappingConfig, SourceConfig
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.ingest.product_columns import read_products
+from catalog_enrichment.ingest.sources import opened_source
 
-from .read_source import accepted_and_refused, fingerprint, read_source
+from .read_source import accepted_and_refused, config_of, fingerprint, read_source
 
 PRODUCTS: list[dict[str, Any]] = [
     {
@@ -278,3 +280,38 @@ def test_characters_of_patterns_in_a_path_mean_themselves(kind: str, name: str, 
             (tmp_path / file).write_text(text)
     rows = read_source(spark, SourceConfig(format=kind, path=f"{name}.{kind}"), tmp_path).collect()  # type: ignore[arg-type]
     assert [row.title for row in rows] == ["right"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json_list", "csv"])
+def test_a_new_file_without_a_key_that_other_files_have(kind: str, spark: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "feed"
+    folder.mkdir()
+
+    def write(name: str, row: dict[str, str]) -> None:
+        content = {"jsonl": json.dumps(row), "json_list": json.dumps([row])}
+        table = "\n".join([",".join(row), ",".join(row.values())])
+        (folder / f"{name}{'.json' if kind == 'json_list' else '.' + kind}").write_text(content.get(kind, table))
+
+    mapping = MappingConfig(
+        product_id="id", title="name", category="path[0]", description="of {fabric}", attributes={"color": "colour"}
+    )
+    source = SourceConfig(format=kind, path="feed", append_only=True, mapping=mapping)
+
+    def changed(position: dict[str, Any]) -> dict[str, Any]:
+        with opened_source(spark, config_of(source, tmp_path), [].append) as opened:
+            part = opened.since(position, [])
+            rows = read_products(part, source, tmp_path, config_of(source, tmp_path).pictures())
+            return {row.product_id: (row.category, row.description, row.merchant_attributes) for row in rows.collect()}
+
+    write("one", {"id": "1", "name": "a", "path": "Shirts", "fabric": "silk", "colour": "red"})
+    with opened_source(spark, config_of(source, tmp_path), [].append) as opened:
+        position = opened.position()
+    write("two", {"id": "2", "name": "b"})
+    if kind == "csv":  # whose files have the same columns
+        with pytest.raises(DataContractError, match=r"column 'fabric' does not exist\. Available"):
+            changed(position)
+        return
+    assert changed(position) == {"2": (None, None, {})}
+    write("two", {"id": "2", "title": "b"})
+    with pytest.raises(DataContractError, match=r"source\.mapping\.title: column 'name' .* does not exist"):
+        changed(position)

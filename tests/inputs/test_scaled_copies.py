@@ -13,7 +13,7 @@ from PIL import Image
 
 from catalog_enrichment.config.images import FetchConfig, StoredImagesConfig
 from catalog_enrichment.inputs.images import decode_image, first_usable, first_usable_of_each
-from catalog_enrichment.inputs.picture_sources import MISSING
+from catalog_enrichment.inputs.picture_sources import MISSING, picture_sources
 from catalog_enrichment.inputs.scaled_copies import Copy, ScaledCopies, copies_of, scaled_copies
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.reasons import Reason
@@ -148,16 +148,33 @@ def test_a_copy_is_upright_and_on_white() -> None:
     assert (decode_image(sink.getvalue(), SQUARE, StoredImagesConfig()).pixels == 255).all()
 
 
+def local_picture(file: Path, limits: StoredImagesConfig) -> dict[str, object]:
+    """The picture as an import has it now."""
+    return {"bytes": None, "uri": str(file), "version": picture_sources(limits).version(str(file))}
+
+
 def test_a_local_picture_has_a_copy_if_that_is_smaller(tmp_path: Path) -> None:
     limits = limits_of(tmp_path)
     (tmp_path / "feed").mkdir()
     for name, side in (("small", 200), ("large", 1200)):
         (tmp_path / "feed" / name).write_bytes(photograph(side, side))
-        picture = {"bytes": None, "uri": str(tmp_path / "feed" / name), "version": "1"}
+        picture = local_picture(tmp_path / "feed" / name, limits)
         assert first_usable([picture], SQUARE, limits).pixels is not None
     first_usable([picture | {"version": MISSING}], SQUARE, limits)  # the file came after the import
     copies = copies_of(limits)
-    assert [file.name for file in copies.files()] == [copies.key(str(tmp_path / "feed" / "large"), "1")]
+    assert [file.name for file in copies.files()] == [copies.key(str(picture["uri"]), str(picture["version"]))]
+
+
+def test_a_local_picture_that_was_replaced_after_the_import_has_no_copy(tmp_path: Path) -> None:
+    limits, file = limits_of(tmp_path), tmp_path / "feed" / "a.jpg"
+    file.parent.mkdir()
+    file.write_bytes(photograph(1200, 900))
+    imported = local_picture(file, limits)
+    file.write_bytes(photograph(900, 1200))
+    assert first_usable([imported], SQUARE, limits).pixels is not None
+    assert list(copies_of(limits).files()) == []
+    first_usable([local_picture(file, limits)], SQUARE, limits)
+    assert len(list(copies_of(limits).files())) == 1
 
 
 def test_a_picture_that_may_not_be_fetched_has_no_copy(server: PictureServer, limits: StoredImagesConfig) -> None:

@@ -15,6 +15,7 @@ from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.operations import explain, rollback, set_value
 from catalog_enrichment.operations.set_value import Correction
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
 
@@ -63,6 +64,19 @@ def test_spellings_are_mapped_in_the_products_language() -> None:
     correction("color", "KIRMIZI").check(Dictionary({"color": turkish}))
     correction("season", remove=True).check(DICTIONARY)  # what is switched off can be removed
     assert correction("season", remove=True).canonical_values(SEASON, None) == []
+
+
+def test_numbers_are_read_by_their_kind_or_refused_with_the_reason() -> None:
+    width = Attribute(
+        name="width",
+        cardinality=Cardinality.ONE,
+        kind=Kind.NUMBER,
+        number=NumberRule(unit="cm", low=1, high=500),
+    )
+    assert correction("width", "510 mm").canonical_values(width, None) == ["51 cm"]
+    assert correction("width", "1,5 m").canonical_values(width, "de") == ["150 cm"]
+    with pytest.raises(ConfigError, match="'12-15 cm' is no value of width: it has several numbers"):
+        correction("width", "12-15 cm").canonical_values(width, None)
 
 
 def test_the_user_is_named_by_login_or_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.units import ValueCount
-from catalog_enrichment.records import Cardinality
+from catalog_enrichment.records import ANY_VALUE, Cardinality
 from catalog_enrichment.registry.label_check import LabelCheck, check_labels, values_by_name
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from ..sample_certificate import certificate
 
@@ -44,6 +45,19 @@ def test_differences_are_said_and_stop_nothing(changes: dict[str, Any], line: st
     found = check_labels(HEADS, words(replace(COLOR, **changes)), Names())
     assert found.stopped == {}
     assert line in "\n".join(found.differences)
+
+
+def test_another_kind_stops_the_attribute() -> None:
+    number = Attribute(
+        name="color",
+        cardinality=Cardinality.ONE,
+        kind=Kind.NUMBER,
+        number=NumberRule(unit="cm"),
+    )
+    assert "kind number" in check_labels(HEADS, words(number), Names()).stopped["color"]
+    heads = {"color": Head(Cardinality.ONE, (ANY_VALUE,))}
+    assert "kind closed" in check_labels(heads, words(COLOR), Names()).stopped["color"]
+    assert check_labels(heads, words(number), Names()) == LabelCheck()
 
 
 def test_another_cardinality_stops_the_attribute_alone() -> None:

@@ -81,6 +81,14 @@ def test_a_product_whose_text_says_nothing_is_not_written(mixed: TrainedModel) -
             assert each[name][1] < certificates[name].threshold
 
 
+def test_where_nothing_is_found_the_proposal_is_nothing(mixed: TrainedModel) -> None:
+    predictor = load_predictor(mixed.artifact)
+    (found,) = list(score_batches(predictor, [UndecodedBatch(["shelf"], [None], [[]])], ImagesConfig()))
+    candidates = {c.attribute: c for c in found[0].candidates}
+    assert set(candidates) == {"color", "width", "brand"}
+    assert (candidates["width"].value, candidates["width"].rank, candidates["width"].score) == ("", 1, 0.0)
+
+
 def test_closed_attributes_are_what_they_are_without_the_open_ones(mixed: TrainedModel, tmp_path: Path) -> None:
     alone = trained_with(CLOSED, tmp_path)
     rows = [listing(number, labelled=False) for number in range(2000, 2040)]

@@ -69,6 +69,13 @@ def test_the_language_decides_what_a_single_mark_before_three_digits_is() -> Non
     assert read("1,299 kg", "de") == [(1.299, "kilogram")]
 
 
+def test_a_k_without_a_unit_is_known_to_be_thousands_or_karats() -> None:
+    assert [(each.number, each.in_thousands, each.end) for each in find("15K SAS 14 kt")] == [
+        (15, True, 3),
+        (14, False, 13),
+    ]
+
+
 def test_a_number_has_the_place_of_its_text_and_unit() -> None:
     text = "Tisch ５１ x 70 cm hoch"
     assert [text[literal.start : literal.end] for literal in find(text)] == ["５１", "70 cm"]

@@ -54,6 +54,11 @@ def test_what_is_no_number_of_the_attribute_says_why(text: str, problem: Problem
     assert same.stored(text, WIDTH) is None
 
 
+def test_a_k_is_thousands_but_for_karats() -> None:
+    assert same.stored("15K", OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="rpm"))) == "15000 rpm"
+    assert same.stored("14K", OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="kt"))) == "14 kt"
+
+
 def test_only_the_units_that_are_listed_are_converted() -> None:
     metric = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", units=("mm",)))
     assert same.stored("510 mm", metric) == "51 cm"
@@ -72,6 +77,7 @@ def test_numbers_are_the_same_within_the_tolerance() -> None:
     exact = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", tolerance=0))
     assert same.is_same("100 cm", "100 cm", exact)
     assert not same.is_same("100 cm", "100.1 cm", exact)
+    assert NumberRule(unit="cm", tolerance=0).is_same(5.0, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,10 @@ class Maintenance:
     def pictures_only_of(
         self, product_ids: pa.Array, store: StoredPictures, copies: ScaledCopies
     ) -> tuple[FileSet, FileSet]:
-        """Return pictures of ``store``, and scaled copies, of these products alone.
+        """Return pictures of ``store`` of these products alone, and all scaled copies that no other product names.
 
-        All versions of the products table are asked, checkpoints of imports are not.
+        A copy of earlier settings, or of an earlier version of a picture, does not say which product it is of. All
+        versions of the products table are asked, checkpoints of imports are not.
         """
         import pyarrow as pa
 
@@ -140,11 +141,10 @@ class Maintenance:
                 with suppress(pa.ArrowInvalid):  # a killed task left it half written: no version needs it
                     own.update(_named_pictures(self._storage, file.path, only=product_ids))
                     others.update(_named_pictures(self._storage, file.path, but=product_ids))
-        named = own - others
-        versions = {version for uri, version in named if uri is None}
-        keys = {copies.key(*picture) for picture in named}
+        versions = {version for uri, version in own - others if uri is None}
+        needed = {copies.key(*picture) for picture in others}
         pictures = [file for file in store.files() if file.name.partition(".")[0] in versions]
-        copied = [file for file in copies.files() if file.name.partition(".")[0] in keys]
+        copied = [file for file in copies.files() if file.name.partition(".")[0] not in needed]
         return FileSet(store.storage, pictures), FileSet(copies.storage, copied)
 
     def unneeded_copies(self, copies: ScaledCopies, are_kept: bool) -> FileSet:

@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.ingest.merchant_values import MERCHANT_VALUES
-from catalog_enrichment.ingest.source_frame import AllNeeded, ChangedRows, ChangeSource, Position, ProductSource
+from catalog_enrichment.ingest.outcomes import DELETIONS
+from catalog_enrichment.ingest.source_frame import (
+    AllNeeded,
+    ChangedRows,
+    ChangeSource,
+    Location,
+    Position,
+    ProductSource,
+    SourceFrame,
+    SourceRows,
+)
 from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
@@ -32,10 +42,12 @@ _ALL, _CHANGES = "all", "changes"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LastImport:
-    """The row of the last import in `runs`, as far as it decides what the next one reads."""
+    """The row of the last import of a source in `runs`, as far as it decides what the next one reads."""
 
     row: Mapping[str, Any] | None
-    """None before the first import."""
+    """None before the first import of any source; the newest of all before the first of this one."""
+    newest: Mapping[str, Any] | None = None
+    """The newest import, which may be of another source; None if it is ``row``."""
 
     @property
     def window(self) -> dict[str, Any]:
@@ -43,8 +55,9 @@ class LastImport:
 
     @property
     def products_version(self) -> int:
-        """Return the version of the table `products` that it left."""
-        return int((self.row["table_versions"] or {}).get("products", -1)) if self.row is not None else -1
+        """Return the version of the table `products` that the newest import left."""
+        row = self.newest or self.row
+        return int((row["table_versions"] or {}).get("products", -1)) if row is not None else -1
 
     @property
     def read_all(self) -> bool:
@@ -63,10 +76,46 @@ class LastImport:
         return compared(counts["rows"], counts["products"], json.loads(self.row["attributes"] or "{}"))
 
 
+def names_source(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether the import of ``row`` had the source of ``config`` (without secrets).
+
+    Other settings of the same source are no other source: the products are as the newest import of it left them.
+    """
+    then, now = json.loads(row["config"])["source"], config["source"]
+    return all(then.get(name) == now[name] for name in ("format", "path", "postgres", "api"))
+
+
 def compared(rows: int, products: int, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the numbers of an import that read all rows, with which later ones are compared."""
     values = (attributes or {}).get(MERCHANT_VALUES, {})
     return {"rows": rows, "products": products, "values": {name: sum(of.values()) for name, of in values.items()}}
+
+
+@runtime_checkable
+class DeletionSource(ChangeSource, Protocol):
+    """A source that can tell which rows were deleted, also where all of its rows are read."""
+
+    def deletions(self, position: Position) -> ChangedRows | None:
+        """Return rows that delete the products which were deleted after ``position``; None for none.
+
+        Raises AllNeeded where the deletions cannot be told.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class WithDeletions:
+    """All rows of a source, and rows that delete products."""
+
+    source: SourceRows
+    deletions: ChangedRows
+
+    @property
+    def location(self) -> Location:
+        return self.source.location
+
+    def open(self, names: Sequence[str]) -> SourceFrame:
+        opened, deleted = self.source.open(names), self.deletions.open(names)
+        return replace(opened, frame=opened.frame.unionByName(deleted.frame, allowMissingColumns=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +124,8 @@ class Reading:
 
     part: ChangedRows | None = None
     """The rows that changed; None: all rows."""
+    deletions: ChangedRows | None = None
+    """Rows that delete products, where all rows are read and the source tells what was deleted."""
     why: str = ""
     """What is read and why, in words; empty for a source that tells no changes."""
     position: Position | None = None
@@ -93,6 +144,12 @@ class Reading:
     def is_empty(self) -> bool:
         """Return whether it is known that no row has changed."""
         return self.part is not None and self.part.is_empty
+
+    def rows_of(self, source: SourceRows) -> SourceRows:
+        """Return the rows of ``source`` that are read."""
+        if self.deletions is not None:
+            return WithDeletions(source, self.deletions)
+        return self.part or source
 
     def is_small(self, rows: int) -> bool:
         """Return whether these are so few changed rows that their shares mean nothing."""
@@ -118,7 +175,9 @@ class Reading:
             return None
         full = last.compared
         if self.part is None:
-            full = compared(counts["rows"], counts["products"], attributes) | {"at": at.isoformat()}
+            # a row that only says that a product is deleted will not be in the source at the next import
+            rows = counts["rows"] - (counts.get(DELETIONS, 0) if self.deletions else 0)
+            full = compared(rows, counts["products"], attributes) | {"at": at.isoformat()}
         return {"read": self.read, "because": self.why, "position": self.position, "compared": full}
 
 
@@ -142,8 +201,20 @@ def reading_of(
             raise AllNeeded(all_because)
         part = source.since(_position(config, last, now), names)
     except AllNeeded as reason:
-        return Reading(why=str(reason), position=position)
+        return _all_rows(source, position, last.window.get("position"), str(reason))
     return Reading(part=part, why=part.how, position=position)
+
+
+def _all_rows(source: ChangeSource, now: Position, known: Position | None, why: str) -> Reading:
+    """Return the reading of all rows, and of the deletions after the position ``known`` of the last import."""
+    if known is None or not isinstance(source, DeletionSource):
+        return Reading(why=why, position=now)
+    try:
+        deletions = source.deletions(known)
+    except AllNeeded as problem:
+        because = "" if str(problem) == why else f" ({problem})"
+        return Reading(why=f"{why}; rows deleted since the last import are not seen{because}", position=now)
+    return Reading(deletions=deletions, why=f"{why}, and {deletions.how}" if deletions else why, position=now)
 
 
 def is_due(config: SourceConfig, last: LastImport, now: datetime) -> bool:

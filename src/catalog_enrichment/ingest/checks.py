@@ -35,7 +35,8 @@ def check_rows(raw: DataFrame, config: Config, before: LastImport, reading: Read
     suite = resources.locate(source.snapshot_suite, config.path("."))
     if reading.part is None:
         needed = max(1, math.ceil(source.min_volume_ratio * before.compared["rows"]))
-    deletions = raw.where("deleted").count() if source.mapping.deleted or reading.part else 0
+    can_delete = source.mapping.deleted or reading.part or reading.deletions
+    deletions = raw.where("deleted").count() if can_delete else 0
     if deletions:  # a row that deletes a product counts as a row, and has only an id
         needed = max(0, needed - deletions)
         raw = raw.where("NOT deleted")

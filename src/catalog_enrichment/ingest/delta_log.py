@@ -104,6 +104,7 @@ def feed_rows(
     """Return the newest row of every product in the change data feed after a version, with the column ``deleted``: true
     where the product is not in the table any more.
 
+    Where the feed deletes one of several rows of a product, the others are returned, as they are in the table now.
     ``key``: the columns that the product id is made of; ``columns``, of ``schema``: those that are read, with the key.
     Raises AllNeeded where the feed cannot be read, for example because its files are vacuumed.
     """
@@ -118,19 +119,60 @@ def feed_rows(
         rows = found.select(columns).cast(schema)
     except (DeltaError, pa.ArrowException, OSError, ValueError) as problem:
         raise AllNeeded(f"its change data feed cannot be read ({str(problem).splitlines()[0]})") from None
-    named = [rows[name].to_pylist() for name in columns if name in key]
-    keys = [repr(cells) if any(cell is not None for cell in cells) else None for cells in zip(*named, strict=True)]
+    keys = _keys(rows, key)
     newest: dict[str | None, tuple[int, bool]] = {}
     marks = [(version, kind in _LIVE) for version, kind in zip(versions, kinds, strict=True)]
     for name, mark in zip(keys, marks, strict=True):
         newest[name] = max(mark, newest.get(name, mark))
-    kept, gone = [], []
-    for number, (name, mark) in enumerate(zip(keys, marks, strict=True)):
-        # a row without a key goes to quarantine, and deletes nothing
-        if mark == newest[name] if name is not None else mark[1]:
-            kept.append(number)
-            gone.append(not mark[1])
-    return rows.take(pa.array(kept, pa.int64())).append_column(deleted, pa.array(gone, pa.bool_()))
+    # a row without a key goes to quarantine, and deletes nothing
+    kept = [mark == newest[name] if name is not None else mark[1] for name, mark in zip(keys, marks, strict=True)]
+    gone = [each and not is_live for each, (_, is_live) in zip(kept, marks, strict=True)]
+    others = _rows_now(table, rows.filter(pa.array(gone, pa.bool_())), key)
+    still = set(_keys(others, key))
+    kept = [each and not (out and name in still) for each, out, name in zip(kept, gone, keys, strict=True)]
+    found = rows.append_column(deleted, pa.array(gone, pa.bool_())).filter(pa.array(kept, pa.bool_()))
+    return pa.concat_tables([found, others.append_column(deleted, pa.array([False] * len(others), pa.bool_()))])
+
+
+def _keys(rows: pa.Table, key: set[str]) -> list[str | None]:
+    """Return a text per row that tells its product from others; None for a row without a key."""
+    named = [rows[name].to_pylist() for name in rows.column_names if name in key]
+    return [repr(cells) if any(cell is not None for cell in cells) else None for cells in zip(*named, strict=True)]
+
+
+def _rows_now(table: DeltaTable, deleted: pa.Table, key: set[str]) -> pa.Table:
+    """Return the rows of the table, with the columns of ``deleted``, that have the key of one of its rows.
+
+    Raises AllNeeded where the table cannot be asked.
+    """
+    import pyarrow as pa
+    from deltalake.exceptions import DeltaError
+
+    key = key & set(deleted.column_names)
+    try:
+        # the columns of the key alone, as hardly ever a product has another row
+        if not len(deleted) or not len(_with_keys_of(deleted, table, key, key)):
+            return deleted.slice(0, 0)
+        return _with_keys_of(deleted, table, key, set(deleted.column_names))
+    except (DeltaError, pa.ArrowException, OSError, ValueError) as problem:
+        raise AllNeeded(f"its rows cannot be looked up ({str(problem).splitlines()[0]})") from None
+
+
+def _with_keys_of(deleted: pa.Table, table: DeltaTable, key: set[str], columns: set[str]) -> pa.Table:
+    """Return the ``columns`` of the rows of the table that have the key of one of the rows of ``deleted``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys, schema = set(_keys(deleted, key)), deleted.select([n for n in deleted.column_names if n in columns]).schema
+    plain = {name: deleted[name].unique() for name in key if not pa.types.is_nested(schema.field(name).type)}
+    found = [schema.empty_table()]
+    # no filter of the dataset: the files' statistics can have another Arrow type than the column, which is an error
+    for batch in table.to_pyarrow_dataset().to_batches(columns=schema.names):
+        rows = pa.table(batch).cast(schema)
+        for name, given in plain.items():
+            rows = rows.filter(pc.is_in(rows[name], given))
+        found.append(rows.filter(pa.array([name in keys for name in _keys(rows, key)], pa.bool_())))
+    return pa.concat_tables(found)
 
 
 def _actions(path: str, version: int) -> Iterator[dict[str, Any]]:

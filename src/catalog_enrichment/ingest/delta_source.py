@@ -66,7 +66,8 @@ class DeltaSource:
     def since(self, position: Position, names: Sequence[str]) -> ChangedRows:
         """Return the rows of the change data feed after ``position``, or of the files that are new since.
 
-        A row that the feed deletes deletes its product. Raises AllNeeded where the log does not tell the changes.
+        A row that the feed deletes deletes its product; where the feed cannot be read, deletions are not seen. Raises
+        AllNeeded where the log does not tell the changes.
         """
         changes = delta_log.changes_since(self._table, position, self.location.path)
         first, last = position["version"] + 1, self._table.version()
@@ -75,27 +76,47 @@ class DeltaSource:
             how = f"no row changed in {where}" if first <= last else "no new version"
             return ChangedRows(self.location, how, self.open, is_empty=True)
         without = "without a change data feed"
-        if changes.feed and changes.feed_bytes > delta_log.FEED_BYTES:
-            without = f"the change data feed has {changes.feed_bytes / 2**20:,.0f} MiB"
-        elif changes.feed:
+        if changes.feed:
             try:
-                return self._from_feed(position, names, where)
+                schema = self._schema(names)
+                rows = self._feed(changes, position, schema)
+                return self._feed_rows(rows, schema, f"the change data feed of {where}: {rows.num_rows:,} rows")
             except AllNeeded as problem:
-                without = str(problem)
+                without = f"{problem}; rows that it deletes are not seen"
         files = delta_log.uris_of(self._table, changes.files)
         how = f"{len(files):,} new files of {where} ({without})"
         return ChangedRows(self.location, how, lambda asked: self._open(files, asked), is_empty=not files)
 
-    def _from_feed(self, position: Position, names: Sequence[str], where: str) -> ChangedRows:
+    def deletions(self, position: Position) -> ChangedRows | None:
+        """Return a row with the product id for each product that the change data feed deletes after ``position``.
+
+        None for a table that keeps no feed, or has no new rows. Raises AllNeeded where the feed cannot be read.
+        """
+        if not position["feed"]:
+            return None
+        changes = delta_log.changes_since(self._table, position, self.location.path)
+        if not changes.feed:
+            raise AllNeeded("the table did not keep its change data feed all the time")
+        if not changes.feed_bytes:
+            return None
+        schema = self._schema(tuple(self._key))
+        rows = self._feed(changes, position, schema)
+        rows = rows.filter(rows[DELETED_ROW])
+        return self._feed_rows(rows, schema, f"{rows.num_rows:,} rows that the change data feed deletes")
+
+    def _feed(self, changes: delta_log.LogChanges, position: Position, schema: StructType) -> pa.Table:
+        """Return the rows of the change data feed. Raises AllNeeded where it cannot be read."""
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        schema = self._schema(names)
+        if changes.feed_bytes > delta_log.FEED_BYTES:
+            raise AllNeeded(f"the change data feed has {changes.feed_bytes / 2**20:,.0f} MiB")
         if not self._key & set(schema.names):
             raise AllNeeded("the product id is none of its columns")  # said by the mapping, which names the columns
         arrow = to_arrow_schema(schema, timezone="UTC")
         version = position["version"]
-        rows = delta_log.feed_rows(self._table, version, schema.names, set(self._key), arrow, DELETED_ROW)
-        how = f"the change data feed of {where}: {rows.num_rows:,} rows"
+        return delta_log.feed_rows(self._table, version, schema.names, set(self._key), arrow, DELETED_ROW)
+
+    def _feed_rows(self, rows: pa.Table, schema: StructType, how: str) -> ChangedRows:
         return ChangedRows(self.location, how, lambda _: self._feed_frame(rows, schema), is_empty=not rows.num_rows)
 
     def _feed_frame(self, rows: pa.Table, schema: StructType) -> SourceFrame:

@@ -46,6 +46,8 @@ _LONGEST_NAME = 30
 """Characters of an attribute's name."""
 _COVERED = 0.5
 """Share of an attribute's cells that its frequent values must have. In free text they have few."""
+_MOSTLY_COVERED = 0.9
+"""The same where the values are many and stand in the texts, which an attribute of the kind `text` finds all of."""
 _WORDS_PER_VALUE = 5
 _BY_CHANCE = 10
 """Values of two columns without a common word that must stand for each other before they are taken for the same."""
@@ -287,8 +289,16 @@ def _open(column: FileColumn, min_count: int, rows: Sequence[str]) -> OpenGuess 
     if _about_sales(column) if is_number else _no_value(column):
         return None
     return guess_kinds.number(column) or (
-        guess_kinds.text(column, rows) if not is_number and _no_list(column, min_count) else None
+        guess_kinds.text(column, rows) if not is_number and _is_short_list(column, min_count) else None
     )
+
+
+def _is_short_list(column: FileColumn, min_count: int) -> bool:
+    """Return whether a list of the frequent values would be no list, or leave out too many of many values."""
+    counts = _value_counts(column)
+    covered = sum(count for _, count in counts if count >= min_count)
+    is_long = len(counts) > MAX_VALUES and covered < _MOSTLY_COVERED * sum(count for _, count in counts)
+    return is_long or bool(_no_list(column, min_count))
 
 
 def _guess_attributes(

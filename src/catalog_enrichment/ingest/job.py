@@ -85,9 +85,9 @@ def _import(
     catalog, stages, given = context.catalog, record.stages, source_config(context.config)
     with stages("look"):
         # before the rows are read: the next import sees what is changed in the source from here on
-        last = runs.newest_of(catalog, RunKind.IMPORT)
-        before = LastImport(row=last)
-        record.input_fingerprint = source.fingerprint("" if last is None else last["input_fingerprint"])
+        before = _last_import(context)
+        last = before.newest or before.row
+        record.input_fingerprint = source.fingerprint("" if before.row is None else before.row["input_fingerprint"])
         same = last is not None and _is_same_import(context, record, before, full)
         unchanged = same and not other_pictures(catalog.read("products"), context.config.pictures())
         reading = Reading() if unchanged else _reading(context, record, source, before, full, same)
@@ -99,7 +99,7 @@ def _import(
         return _no_changes(context, record, before, reading)
 
     with stages("read"):
-        rows = _read(context, run_id, reading.part or source)
+        rows = _read(context, run_id, reading.rows_of(source))
         source.close()
         ids = reading.ids(rows)
     with stages("validate"):
@@ -160,10 +160,22 @@ def _settings_hash(context: Context) -> str:
     return stable_hash(__version__, config.hash("source", "catalog"), context.dictionary.hash(), files, pictures)
 
 
+def _last_import(context: Context) -> LastImport:
+    """Return the last import of the config's source; for a source that was never imported, the newest import."""
+    catalog, config = context.catalog, context.config.without_secrets()
+    newest = runs.newest_of(catalog, RunKind.IMPORT)
+    if newest is None or changes.names_source(newest, config):
+        return LastImport(row=newest)
+    for row in reversed(runs.rows(catalog, ["run_id", "kind", "status", "config", "finished_at"])):
+        if row["kind"] == RunKind.IMPORT and runs.has_succeeded(row) and changes.names_source(row, config):
+            return LastImport(row=runs.find(catalog, row["run_id"]), newest=newest)
+    return LastImport(row=newest)
+
+
 def _is_same_import(context: Context, record: RunRecord, before: LastImport, full: bool) -> bool:
     """Return whether the last import left the products as this import would, if no picture has changed. No row is
     looked at."""
-    catalog, last = context.catalog, before.row
+    catalog, last = context.catalog, before.newest or before.row
     if last is None or (last["input_fingerprint"], last["config_hash"]) != (
         record.input_fingerprint,
         record.config_hash,
@@ -208,7 +220,7 @@ def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, An
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
     record.counts |= dict.fromkeys(CHANGES, 0)
     record.counts = {name: n for name, n in record.counts.items() if not name.startswith(("self_derived", *_PICTURES))}
-    record.attributes = json.loads(last["attributes"])
+    record.attributes = runs.attributes(last)
     return _summary(record, NOTHING_TO_DO) | {"run_id": None}
 
 

@@ -16,7 +16,7 @@ column cannot take, raises DataContractError. All text is made valid UTF-8, so t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain
 from operator import or_
@@ -144,19 +144,23 @@ def _select_columns(
 
     Raises DataContractError for a column that is missing or has an unusable type.
     """
+    complete = replace(opened, may_lack=False)
 
     def checked(name: str, selector: str, usable_types: tuple[str, ...]) -> SelectedColumn:
         where = f"source.mapping.{name}: column {selector!r} of {path}"
-        selected = select(selector, opened, where)
+        # rows without an id or a title are no products
+        needed = [selector] in (given.get("product_id"), given.get("title"))
+        selected = select(selector, complete if needed else opened, where)
         if selected.type not in usable_types:
             raise DataContractError(
                 f"{where} has type {selected.type}, which cannot feed {name}; usable: {', '.join(usable_types)}"
             )
         return selected
 
+    given = _selectors(mapping)
     columns = {
         name: [checked(name, selector, _COLUMN_TYPES[name]) for selector in selectors]
-        for name, selectors in _selectors(mapping).items()
+        for name, selectors in given.items()
     }
     attributes = {
         name: checked(f"attributes.{name}", selector, _ATTRIBUTE_TYPES) for name, selector in mapping.attributes.items()

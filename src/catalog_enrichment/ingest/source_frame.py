@@ -82,6 +82,8 @@ class SourceFrame:
     """Column name -> type of its values, also where ``frame`` holds text. Without the added columns."""
     available: Callable[[], Iterable[str]]
     """Gives the names of all columns of the source, for messages; may read the source."""
+    may_lack: bool = False
+    """True for a part of a source, of which only other parts may have a column: a missing column is null here."""
 
 
 class SourceRows(Protocol):
@@ -324,8 +326,8 @@ def named_columns(selector: str) -> set[str]:
 def select(selector: str, source: SourceFrame, where: str) -> SelectedColumn:
     """Return the column that ``selector`` stands for: a column with exactly that name, else an element or a template.
 
-    ``where`` starts the error messages. Raises DataContractError for a column that does not exist and ConfigError for
-    an invalid template.
+    ``where`` starts the error messages. Raises DataContractError for a column that does not exist, unless the source
+    may lack columns, and ConfigError for an invalid template.
     """
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType
@@ -345,6 +347,8 @@ def select(selector: str, source: SourceFrame, where: str) -> SelectedColumn:
     if element and element[1] in types:
         list_column = select(element[1], source, where)
         return _element(list_column, types[element[1]], element[2], f"{where} {selector!r}")
+    if source.may_lack:
+        return SelectedColumn(F.lit(None).cast("string"), "string")
     raise DataContractError(
         f"{where}: column {selector!r} does not exist. Available columns: {sorted(source.available())}"
     )

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 MOST_FILES = 10_000
 """Files of a folder that an import remembers, in its row of `runs`."""
 
+_SAME_COLUMNS = ("csv", "tsv", "parquet", "id_lists")
+"""Formats whose files have the same columns each; in the others, a column is one that some file has."""
+
 
 @contextmanager
 def opened_source(spark: SparkSession, config: Config, say: Say) -> Iterator[ProductSource]:
@@ -208,8 +211,12 @@ class FileSource:
             raise AllNeeded("all files are new")
         paths = tuple(path for path, _, _ in new)
         part = replace(self, location=replace(self.location, files=paths))
+
+        def opened(asked: Sequence[str]) -> SourceFrame:
+            return replace(part.open(asked), may_lack=self.format not in _SAME_COLUMNS)
+
         how = f"{len(new):,} new or changed of {len(listing):,} files"
-        return ChangedRows(self.location, how, part.open if new else self.open, is_empty=not new)
+        return ChangedRows(self.location, how, opened if new else self.open, is_empty=not new)
 
     def close(self) -> None:
         """Do nothing: files need not be closed."""

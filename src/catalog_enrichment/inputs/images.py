@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from catalog_enrichment.config.images import ImagesConfig
+from catalog_enrichment.errors import TemporaryFailure
 from catalog_enrichment.inputs.picture_sources import MISSING, Fetched, picture_sources, without_secrets
 from catalog_enrichment.inputs.scaled_copies import Copy, is_small, scaled_copies, scaled_copy
 from catalog_enrichment.inputs.square import Square
@@ -166,9 +167,22 @@ def _referenced(
         decoded = _decode_fetched(uri, fetched, square, limits)
     # the bytes of a small picture of the catalog's own folder, or of another folder, are read there as fast
     is_local = not uri or not _SCHEME.match(uri)
-    if copies and decoded.data is not None and not (is_local and copies.is_local and decoded.data is fetched.data):
+    as_fast = is_local and copies is not None and copies.is_local and decoded.data is fetched.data
+    if copies and decoded.data is not None and not as_fast and _is_version(uri, version, limits):
         copies.put(key, Copy(decoded.data, fetched.validators))
     return decoded
+
+
+def _is_version(uri: str, version: str, limits: ImagesConfig) -> bool:
+    """Return False for a local file that was replaced since the import gave it this version, or cannot be looked at.
+
+    A picture elsewhere has no version but its URI.
+    """
+    try:
+        now = picture_sources(limits).version(uri) if uri else uri
+    except TemporaryFailure:
+        return False
+    return now in (uri, version)
 
 
 def _stored(version: str, limits: ImagesConfig, deadline: Deadline) -> Fetched:

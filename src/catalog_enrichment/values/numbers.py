@@ -69,6 +69,8 @@ class Literal:
     """Its unit, as :func:`units.unit_of` names it: the one that follows it, or the one at the end of "160x200 cm"."""
     is_part: bool = False
     """It is one of several numbers of a product (160x200) or of a range (12-15)."""
+    in_thousands: bool = False
+    """A K follows the number and no unit: it means thousands, or karats."""
     shares_unit: bool = False
     """The unit is another number's: the 2 of "2x500 ml" can be a count."""
 
@@ -110,9 +112,12 @@ def _with_own_units(plain: str, language: str | None) -> Iterator[Literal]:
             place = unit_match.end()
         elif plain[place : place + 1].isalpha() and plain[place].lower() not in "x×kma":
             continue  # 4K, 3M and 8A are numbers; 5th and 3D are none
+        is_short = unit is None and bool(re.match(r"[kK](?![^\W_])", plain[place : place + 2]))
+        place += is_short
         number = _number(match, language)
         if number is not None:
-            yield Literal(match.start(), place, number * 1000 if in_thousands and unit else number, unit)
+            yield Literal(match.start(), place, number * 1000 if in_thousands and unit else number, unit,
+                          in_thousands=is_short)  # fmt: skip
 
 
 def _number(match: re.Match[str], language: str | None) -> float | None:

@@ -108,6 +108,8 @@ def read_number(text: str, rule: NumberRule, language: str | None = None) -> Qua
 def quantity(literal: Literal, rule: NumberRule) -> Quantity | Problem:
     """Return a number in a text as a number of the attribute. A number without a unit is in the rule's unit."""
     number: float | None = literal.number
+    if literal.in_thousands and units.unit_of(rule.unit) != "karat":
+        number = literal.number * 1000
     if literal.unit is not None:
         number = _converted(literal.number, literal.unit, rule)
     if number is None:

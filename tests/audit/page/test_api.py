@@ -115,6 +115,19 @@ def test_undo_gives_the_question_again(store: ReviewStore, ana: Client) -> None:
     assert ana.refused("POST", "/api/samples/s1/undo") == (422, "there is no verdict of yours to take back")
 
 
+def test_a_number_is_read_as_it_is_typed(page_store: ReviewStore, ana: Client) -> None:
+    asked = item(7, "s7", attribute="width", value="50 cm", evidence="50 cm")
+    page_store.add_sample(sample("s7"), [asked])
+    assert ana.get("/api/attributes/width") == {
+        **{"attribute": "width", "cardinality": "one", "values": [], "kind": "number", "unit": "cm"},
+    }
+    status, message = ana.refused("POST", "/api/verdicts", _body(asked, "other", "5 kg"))
+    assert (status, "cannot be converted" in message) == (422, True)
+    ana.post("/api/verdicts", _body(asked, "other", "510 mm"))
+    [verdict] = page_store.verdicts("s7")[asked.item_id]
+    assert verdict.right_values == ("51 cm",)
+
+
 def test_what_is_refused_says_why(store: ReviewStore, ana: Client) -> None:
     nobody = Client(ana.port)
     assert nobody.refused("GET", "/api/samples/s1/next")[0] == 401

@@ -177,6 +177,19 @@ def test_evidence_is_marked_in_the_text_that_has_it_and_is_shown_as_text(
     assert page.locator("mark").count() == 0
 
 
+def test_a_number_is_typed(page_store: ReviewStore, open_page: OpenPage) -> None:
+    asked = item(1, "s8", attribute="width", value="50 cm")
+    page_store.add_sample(sample("s8"), [asked])
+    page = _open(open_page, "/samples/s8/review")
+    page.keyboard.press("v")
+    page.locator("#search").fill("51 cm")
+    page.locator("#options li").first.click()
+    _until(page, "document.getElementById('notice').textContent === ''")
+    page.locator("#done").wait_for()
+    [verdict] = page_store.verdicts("s8")[asked.item_id]
+    assert verdict.right_values == ("51 cm",)
+
+
 @pytest.mark.slow
 def test_a_missing_picture_says_so(store: ReviewStore, page_store: ReviewStore, open_page: OpenPage) -> None:
     page_store.add_sample(sample("s2"), [item(1, "s2", images=(("nosuch.jpg", "1"),))])

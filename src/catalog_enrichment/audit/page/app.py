@@ -253,9 +253,8 @@ def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
     item, by_manager = site.item(body.item_id), role_of(request) is Role.MANAGER
     if body.adjudicates and site.guard.manager_token and not by_manager:
         raise NotAllowedError("only a manager adjudicates here: sign in with the managers' token")
-    given = body.model_dump() | {"right_values": tuple(body.right_values)}
+    given = body.model_dump() | {"right_values": site.stored_values(item.attribute, tuple(body.right_values))}
     verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
-    site.check_values(item.attribute, verdict.right_values)
     found = site.store.sample(item.sample_id)
     new = site.store.add_verdict(verdict, request_of(found, item, verdict), by_manager)
     return {"new": new, "state": site.state_of(found, name)}
@@ -319,8 +318,8 @@ def _asked(site: Site, body: RequestBody, name: str) -> dict[str, Any]:
         raise DataContractError("there is nothing of this run to undo any more; load the page again")
     if attribute["cardinality"] == "one" and len(body.values) > 1:
         raise DataContractError(f"{body.attribute} has one value per product")
-    site.check_values(body.attribute, tuple(body.values))
-    asked = body.model_dump() | {"kind": RequestKind(body.kind), "values": tuple(body.values)}
+    values = site.stored_values(body.attribute, tuple(body.values))
+    asked = body.model_dump() | {"kind": RequestKind(body.kind), "values": values}
     request_id = site.store.add_request(ChangeRequest(**asked, by=name, asked_at=datetime.now(UTC)))
     return {"request_id": request_id, "applied_by": html.APPLIED_BY}
 

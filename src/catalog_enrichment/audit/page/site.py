@@ -160,15 +160,20 @@ class Site:
         kind = {"kind": found.kind.value, "unit": found.number.unit if found.number else ""}
         return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values} | kind
 
-    def check_values(self, attribute: str, values: tuple[str, ...]) -> None:
-        """Raise DataContractError for values that the dictionary does not have."""
+    def stored_values(self, attribute: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the values as they are stored: of a number or a text, what people have typed is read by its kind.
+
+        Raises DataContractError for values that the dictionary does not have.
+        """
         found = self.dictionary.attributes.get(attribute)
-        unknown = sorted({value for value in values if found is None or not found.lists(value)})
-        if unknown and found is not None and found.is_open:
-            why = found.why_not(unknown[0]) or f"it is written {found.canonical(unknown[0])!r}"
-            raise DataContractError(f"{unknown[0]!r} is no value of {attribute}: {why}")
-        if unknown:
-            raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
+        if found is None or not found.is_open:
+            if unknown := sorted({value for value in values if found is None or not found.lists(value)}):
+                raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
+            return values
+        for value in values:
+            if why := found.why_not(value):
+                raise DataContractError(f"{value!r} is no value of {attribute}: {why}")
+        return tuple(str(found.canonical(value)) for value in values)
 
     def state_of(self, sample: ReviewSample, reviewer: str, shop_id: str = "") -> dict[str, Any]:
         """Return the progress of the person and of the sample, and the agreement of the reviewers."""

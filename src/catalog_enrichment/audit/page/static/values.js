@@ -82,6 +82,7 @@ export class ValuePicker {
   async open(attribute, cardinality, wrong) {
     const content = await valuesOf(attribute);
     this.values = content.values.filter((entry) => entry.value !== wrong);
+    this.typed = content.kind !== "closed"; // a number or a text: what is typed is the value
     this.many = cardinality === "many";
     this.chosen = [];
     byId("search-label").textContent = this.many ? `All right values of ${attribute}` : `The right value of ${attribute}`;
@@ -107,6 +108,8 @@ export class ValuePicker {
 
   show() {
     this.found = matching(this.values, this.input.value);
+    const own = this.input.value.trim();
+    if (this.typed && own) this.found.unshift({ entry: { value: own, aliases: [] }, alias: null });
     this.active = this.input.value || !this.many ? 0 : -1;
     const options = this.found.slice(0, SHOWN).map(({ entry, alias }, number) => {
       const option = element("li", entry.value, { role: "option", id: `option-${number}`, dir: "auto" });
@@ -118,7 +121,7 @@ export class ValuePicker {
     });
     this.list.replaceChildren(...options);
     const more = this.found.length - options.length;
-    const count = `${this.found.length} of ${this.values.length} values`;
+    const count = this.typed ? "Type the value" : `${this.found.length} of ${this.values.length} values`;
     byId("matches").textContent = more > 0 ? `${count}, the first ${options.length} are shown: type more` : count;
     this.mark();
     this.showChosen();
