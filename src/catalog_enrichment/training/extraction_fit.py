@@ -8,6 +8,7 @@ nothing. A label of one attribute says nothing about the others.
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ from catalog_enrichment.values.kinds import Kind, OpenRule
 _RANKING_LOSS = 0.5
 """Weight of the loss of the first ranking."""
 _TEMPERATURES = np.geomspace(0.25, 4.0, 33)
+_BUCKET = 8
+"""Batches of which the products are sorted by length together, so that little is padded."""
+_TRIM_STEPS = 16
+"""Steps after which free memory is given back."""
 _COUNTED_TOGETHER = 512
 """Products whose words are counted at a time."""
 
@@ -163,7 +168,9 @@ def _fit(
     for epoch in range(1, epochs + 1):
         net.train()
         losses = []
-        for batch in _batches(dice.permutation(train), spec.batch_size):
+        for step, batch in enumerate(_shuffled(data, train, spec.batch_size, dice)):
+            if step % _TRIM_STEPS == 0:
+                _give_memory_back()
             unknown = dice.random(len(batch)) < spec.unknown_share
             own = data.own(batch, unknown)
             loss = _loss(extractor.judged(*data.texts(batch), own), own, data, batch)
@@ -193,6 +200,26 @@ def _fit(
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[list[int]]:
     for start in range(0, len(order), size):
         yield order[start : start + size].tolist()
+
+
+def _shuffled(data: _Products, index: NDArray[np.int64], size: int, dice: np.random.Generator) -> Iterator[list[int]]:
+    """Yield batches of products of similar length, in random order."""
+    lengths = np.array([len(data.titles[product]) + len(data.descriptions[product]) for product in index.tolist()])
+    order, batches = dice.permutation(len(index)), []
+    for start in range(0, len(order), size * _BUCKET):
+        bucket = order[start : start + size * _BUCKET]
+        batches += list(_batches(index[bucket[np.argsort(lengths[bucket], kind="stable")]], size))
+    for position in dice.permutation(len(batches)).tolist():
+        yield batches[position]
+
+
+def _give_memory_back() -> None:
+    """Give free pages back to the system. Every batch has another number of places, and the gaps that tensors of other
+    sizes leave would take some gigabytes in an hour. Does nothing where the C library cannot."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def _parameters(net: ExtractionNet, spec: ExtractionFit) -> list[dict[str, object]]:
