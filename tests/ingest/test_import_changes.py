@@ -191,7 +191,7 @@ def test_each_of_two_sources_in_a_catalog_has_its_own_position(shop: DeltaShop) 
     assert shop.imported()["read_because"].startswith("the config, the dictionary or the rules are others")
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("kind", [pytest.param("jsonl", marks=pytest.mark.slow), "csv", "parquet"])
 def test_only_new_and_changed_files_of_a_folder_are_read(spark: Any, tmp_path: Path, kind: str) -> None:
     shop = Shop(spark, tmp_path, {"format": kind, "path": "feed", "append_only": True})
     (tmp_path / "feed").mkdir()
