@@ -269,3 +269,13 @@ def test_a_feed_without_pictures_has_the_figures_of_its_texts_and_nothing_about_
     (mark,) = attribute(**no_pictures)["precision_recall"]["marks"]
     assert mark["name"] == "certified: score 0.800 or more"
     assert "recall precision text certified" in shown, "the line's name"
+
+
+def test_errors_that_people_judged_are_told_from_wrong_labels(tmp_path: Path) -> None:
+    row = {"attribute": "color", "products": 800, "errors": 120, "judged": 40, "wrong_labels": 22}
+    assert (
+        "color : for 120 of 800 labelled products the best value is not the merchant's. People judged 40 of these: in "
+        "22 (55%, 95% interval 38% to 71%) the merchant is wrong and the model right. Nobody judged the other 80."
+    ) in text(tmp_path, tables={"judged_errors": [row]})
+    assert "Nobody" not in text(tmp_path, tables={"judged_errors": [row | {"judged": 120}]})
+    assert "wrong labels" not in text(tmp_path, tables={})

@@ -233,6 +233,9 @@ def test_a_merchants_value_that_two_people_overturn_is_no_label_any_more(catalog
     }
     assert all(labels.labelled[place[name]] and not labels.unlabelled[place[name]] for name in found)
     assert data.counts["overturned"] == 2
+    reviewed = {name: data.reviewed[place[name]] for name in ("m0", "m1", "m2", "m3", "m4", "half")}
+    green, red = {"color": ("green",)}, {"color": ("red",)}
+    assert reviewed == {**{"m0": red, "m1": {}, "m2": red, "m3": green, "m4": {}, "half": {"material": ("wool",)}}}
     material = data.labels("material").truth[place["half"]].tolist()
     assert material == [True, True], "a confirmed value is added to the merchant's, where there can be several"
 

@@ -102,6 +102,7 @@ def page_values(training: RegisteredTraining) -> dict[str, Any]:
         "can_be_written": [_certified_text(c, several_paths) for c in certified],
         "cannot_be_written": [_refusal_text(c, several_paths) for c in certificates if c.threshold is None],
         "seldom_given": _seldom_given(trained),
+        "judged_errors": [(row["attribute"], _judged_errors(row)) for row in trained.tables.get("judged_errors", [])],
         "partly": [text for certificate in certified for text in _refused_slices(certificate)],
         "to_do": _to_do(training, certified),
         "warnings": trained.warnings,
@@ -148,6 +149,22 @@ def _seldom_given(trained: TrainedWithMistakes) -> list[dict[str, Any]]:
         setting = f'"categories": {json.dumps(rows[0]["categories"])}'
         found.append({"attribute": attribute, "text": text, "setting": setting})
     return found
+
+
+def _judged_errors(row: Mapping[str, Any]) -> str:
+    """Say how many of the errors on the certification fold are wrong labels, and what is known of the others."""
+    low, high = value_tables.exact_interval(row["wrong_labels"], row["judged"])
+    text = (
+        f"for {row['errors']:,} of {row['products']:,} labelled products the best value is not the merchant's. People "
+        f"judged {row['judged']:,} of these: in {row['wrong_labels']:,} ({row['wrong_labels'] / row['judged']:.0%}, "
+        f"95% interval {low:.0%} to {high:.0%}) the merchant is wrong and the model right."
+    )
+    if not (others := row["errors"] - row["judged"]):
+        return text
+    return (
+        f"{text} Nobody judged the other {others:,}. They have lower scores than those that people are asked "
+        "about, and fewer of them are wrong labels."
+    )
 
 
 def _for_whom(certificate: Certificate, several_paths: bool) -> str:

@@ -18,15 +18,21 @@ SHOWN = 30
 """Values per attribute: those that were written most often, then those with most products in the other columns."""
 
 
-def right_share(judged: int, wrong: int) -> str:
-    """Return the share that is right with its exact 95% interval (Clopper and Pearson), "–" without a product."""
-    if not judged:
-        return "–"
+def exact_interval(right: int, judged: int) -> tuple[float, float]:
+    """Return the exact 95% interval of a share (Clopper and Pearson); ``judged``: at least 1."""
     from scipy import stats
 
+    low = float(stats.beta.ppf(0.025, right, judged - right + 1)) if right else 0.0
+    high = float(stats.beta.ppf(0.975, right + 1, judged - right)) if right < judged else 1.0
+    return low, high
+
+
+def right_share(judged: int, wrong: int) -> str:
+    """Return the share that is right with its 95% interval (:func:`exact_interval`), "–" without a product."""
+    if not judged:
+        return "–"
     right = judged - wrong
-    low = float(stats.beta.ppf(0.025, right, wrong + 1)) if right else 0.0
-    high = float(stats.beta.ppf(0.975, right + 1, wrong)) if wrong else 1.0
+    low, high = exact_interval(right, judged)
     few = "; few products" if judged < FEW else ""
     return f"{percent(right / judged)} ({100 * low:.1f} to {100 * high:.1f}{few})"
 

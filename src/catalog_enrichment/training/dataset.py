@@ -30,7 +30,7 @@ from catalog_enrichment.precision.units import Bools
 from catalog_enrichment.reasons import TRANSIENT, Reason
 from catalog_enrichment.records import Modality, stable_hash
 from catalog_enrichment.training.labels import KnownValues, Labels, closed_labels, open_labels
-from catalog_enrichment.training.product_labels import ProductLabels, Values, labels_of
+from catalog_enrichment.training.product_labels import DATASET_COLUMNS, ProductLabels, Values, labels_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,6 +94,8 @@ class Dataset:
     gold: list[Values] = field(default_factory=list)
     """People's answers in a gold sample, where the merchant gives no label: the right values, none where the product
     has none or they could not tell. They train nothing."""
+    reviewed: list[Values] = field(default_factory=list)
+    """The merchant's own values, of the labels that two people judged, whatever they said."""
     self_derived: list[frozenset[str]] = field(default_factory=list)
     """Attributes for which the merchant repeats a value that this system wrote or suggested (PRECISION, certificate
     7)."""
@@ -253,7 +255,7 @@ def _store_row(dataset: Dataset, slot: int, row: Mapping[str, Any], max_chars: i
         (dataset.languages, row["language"] or ""),
         (dataset.updated_at, row["updated_at"]),
         (dataset.first_imported_at, row["first_imported_at"]),
-        *((getattr(dataset, name), row[name]) for name in ("merchant", "people", "refused", "gold", "self_derived")),
+        *((getattr(dataset, name), row[name]) for name in DATASET_COLUMNS),
     ]
     for column, value in columns:
         column[slot : slot + 1] = [value]  # appends at the end, else overwrites the replaced product

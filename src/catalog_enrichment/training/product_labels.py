@@ -28,6 +28,9 @@ Values = dict[str, tuple[str, ...]]
 COLUMNS = ("product_id", "opt_out", "merchant_attributes")
 """Columns of the products that :func:`labels_of` and :func:`count_new` read."""
 
+DATASET_COLUMNS = ("merchant", "people", "refused", "gold", "self_derived", "reviewed")
+"""Fields of :class:`ProductLabels` that are columns of a data set."""
+
 _REFUSED = "not "
 """Stands before the name of an attribute whose values in a text are wrong by people's answers."""
 
@@ -43,6 +46,8 @@ class ProductLabels:
     people: Values = field(default_factory=dict)
     refused: Values = field(default_factory=dict)
     gold: Values = field(default_factory=dict)
+    reviewed: Values = field(default_factory=dict)
+    """Attribute -> the merchant's own values, of the labels that two people judged."""
     overturned: bool = False
     """People overturned a merchant's values."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -50,7 +55,7 @@ class ProductLabels:
 
     def columns(self) -> dict[str, Any]:
         """Return the labels as columns of a data set."""
-        return {name: getattr(self, name) for name in ("merchant", "people", "refused", "gold", "self_derived")}
+        return {name: getattr(self, name) for name in DATASET_COLUMNS}
 
 
 def labels_of(row: Mapping[str, Any], attributes: Sequence[str], dictionary: Dictionary) -> ProductLabels:
@@ -62,7 +67,8 @@ def labels_of(row: Mapping[str, Any], attributes: Sequence[str], dictionary: Dic
     derived = frozenset(row.get(self_derived.COLUMN) or ())
     given = {name for name in attributes if merchant.get(name) and name not in derived}
     answers = _answers(row, human_labels.LABELS_COLUMN)
-    overturned = _overturned(merchant, {name: answers[name] for name in given & set(answers)}, dictionary)
+    judged = {name for name, answer in answers.items() if answer["by_two"]}
+    overturned = _overturned(merchant, {name: answers[name] for name in given & judged}, dictionary)
     answers = {name: answers[name] for name in answers if name in attributes and name not in given}
     gold = _answers(row, human_labels.GOLD_COLUMN)
     people = {name: tuple(answer["right"]) for name, answer in answers.items() if answer["right"]}
@@ -79,6 +85,7 @@ def labels_of(row: Mapping[str, Any], attributes: Sequence[str], dictionary: Dic
         people=people,
         refused=refused,
         gold={name: tuple(gold[name]["values"]) for name in gold if name in attributes and name not in given},
+        reviewed={name: merchant[name] for name in sorted(given & judged)},
         overturned=bool(overturned),
         sources=Counter(sources),
     )
@@ -91,7 +98,7 @@ def _answers(row: Mapping[str, Any], column: str) -> dict[str, dict[str, Any]]:
 
 
 def _overturned(merchant: Values, answers: Mapping[str, Mapping[str, Any]], words: Dictionary) -> Values:
-    """Return the right values by two people's ``answers``, for the attributes whose merchant values they overturn.
+    """Return the right values by the ``answers`` of two people, for the attributes whose merchant values they overturn.
 
     They take the place of the merchant's values as a label, in every fold: a model that is right where the merchant is
     wrong makes no error. Of an attribute with several values, confirmed values are added and values that people
@@ -101,7 +108,7 @@ def _overturned(merchant: Values, answers: Mapping[str, Mapping[str, Any]], word
     found = {}
     for name, answer in sorted(answers.items()):
         right = answer["right"]
-        if not answer["by_two"] or not right or set(right) & set(merchant[name]):
+        if not right or set(right) & set(merchant[name]):
             continue
         if words[name].cardinality is Cardinality.MANY:
             right = [value for value in (*merchant[name], *right) if value not in answer["wrong"]]

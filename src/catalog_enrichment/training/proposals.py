@@ -32,7 +32,7 @@ from catalog_enrichment.proposers.given import Calibration, Calibrations
 from catalog_enrichment.proposers.protocol import Proposer
 from catalog_enrichment.records import EarlierUses, flatten_keys
 from catalog_enrichment.registry.trained_model import MADE_ELSEWHERE, TrainedModel
-from catalog_enrichment.training import held_out, seen_products, version_facts
+from catalog_enrichment.training import held_out, reviewed_labels, seen_products, version_facts
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import Certifier, EarlierCandidates
 from catalog_enrichment.training.dataset import Dataset
@@ -161,7 +161,8 @@ def certify(
         params=flatten_keys(
             {"recipe": source.name, "proposer": asdict(settings), "precision": asdict(config.precision)}
         ),
-        tables=evaluation.tables | {"mistakes": mistakes},
+        tables=evaluation.tables
+        | {"judged_errors": reviewed_labels.judged_errors(split, labels, scores), "mistakes": mistakes},
         curves=evaluation.curves,
         history=[],
         warnings=list(refused.values()),

@@ -17,7 +17,7 @@ from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.models import compute_types, version_files
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.registry.trained_model import TrainedModel
-from catalog_enrichment.training import held_out, open_attributes, scoring, task, version_facts
+from catalog_enrichment.training import held_out, open_attributes, reviewed_labels, scoring, task, version_facts
 from catalog_enrichment.training.alikeness import Populations
 from catalog_enrichment.training.certification import EarlierCandidates, certifiers
 from catalog_enrichment.training.distributed import Fitter
@@ -120,6 +120,7 @@ def train(
         | members.tables()
         | ({"compute_types": differences} if differences else {})
         | {"mistakes": mistakes, "has_value": populations.head_table(version.heads, scores)}
+        | {"judged_errors": reviewed_labels.judged_errors(split, labels, scores)}
         | {"seldom_given": version_facts.seldom_given(dataset, labels, of_types[0].represented)},
         curves=evaluation.curves,
         history=members.history,
