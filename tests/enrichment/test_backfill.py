@@ -185,6 +185,7 @@ def test_backfill_by_product_ids(sample: SampleCatalog) -> None:
     assert done["products"] == 3
 
 
+@pytest.mark.slow
 def test_a_chunk_opens_only_the_predictions_of_its_products(sample: SampleCatalog) -> None:
     for half in (Window(before_id="p020"), Window(first_id="p020")):
         enrich(sample, half)

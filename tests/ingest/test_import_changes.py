@@ -171,6 +171,7 @@ def test_absent_products_count_only_where_all_rows_are_read(shop: DeltaShop) -> 
     assert (set(shop.products()), full["read"], full["gone"]) == ({"b", "c"}, "all", 1)
 
 
+@pytest.mark.slow
 def test_each_of_two_sources_in_a_catalog_has_its_own_position(shop: DeltaShop) -> None:
     other = shop.folder / "other"
     time = datetime(2026, 1, 1, tzinfo=UTC)
@@ -191,7 +192,9 @@ def test_each_of_two_sources_in_a_catalog_has_its_own_position(shop: DeltaShop) 
     assert shop.imported()["read_because"].startswith("the config, the dictionary or the rules are others")
 
 
-@pytest.mark.parametrize("kind", [pytest.param("jsonl", marks=pytest.mark.slow), "csv", "parquet"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("jsonl", "csv")), "parquet"]
+)
 def test_only_new_and_changed_files_of_a_folder_are_read(spark: Any, tmp_path: Path, kind: str) -> None:
     shop = Shop(spark, tmp_path, {"format": kind, "path": "feed", "append_only": True})
     (tmp_path / "feed").mkdir()
