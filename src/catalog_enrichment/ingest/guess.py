@@ -9,7 +9,7 @@ from typing import Any
 
 from catalog_enrichment.config.source import KEY
 from catalog_enrichment.errors import ConfigError, DataContractError
-from catalog_enrichment.ingest import guess_kinds
+from catalog_enrichment.ingest import guess_kinds, guess_language
 from catalog_enrichment.ingest.draft_dictionary import MIN_COUNT, by_value
 from catalog_enrichment.ingest.exports import Recognised
 from catalog_enrichment.ingest.file_columns import FileColumn, Kind, columns_of, percent
@@ -26,6 +26,7 @@ from catalog_enrichment.ingest.guess_columns import (
     referenced,
 )
 from catalog_enrichment.ingest.guess_kinds import OpenGuess
+from catalog_enrichment.ingest.guess_language import Languages
 from catalog_enrichment.ingest.guess_products import ProductSample, products_in
 
 OPTIONS = {
@@ -86,6 +87,7 @@ class Guesses:
     roles: dict[str, Guess]
     """Key of `source.mapping` -> its column."""
     image_folder: Guess
+    languages: Languages
     empty_texts: dict[str, float]
     """Texts that mean "no value" -> share of a column's cells."""
     attributes: dict[str, Guess]
@@ -149,6 +151,7 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
     return Guesses(
         roles,
         image_folder,
+        _languages(columns, roles, sample.rows),
         empty,
         attributes={names[name]: Guess(name, why) for name, why in taken.items()},
         counts={names[name]: _value_counts(shown[name]) for name in taken if name not in kinds},
@@ -281,6 +284,13 @@ def _row_texts(columns: Mapping[str, FileColumn], roles: Mapping[str, Guess], re
     found = [column for column in named if column.texts]
     texts = [" . ".join(text for column in found for text in column.texts[row]) for row in range(len(readable))]
     return [text for text, may in zip(texts, readable, strict=True) if may]
+
+
+def _languages(columns: Mapping[str, FileColumn], roles: Mapping[str, Guess], rows: int) -> Languages:
+    """Return the languages of the products: by their column, or by their texts where there is none."""
+    if roles["language"].column:
+        return guess_language.of_codes(columns[roles["language"].column].first_texts)
+    return guess_language.of_texts(_row_texts(columns, roles, [True] * rows))
 
 
 def _open(column: FileColumn, min_count: int, rows: Sequence[str]) -> OpenGuess | None:

