@@ -51,7 +51,7 @@ LAYERS = [
     ["config", "contract"],
     ["resources"],
     ["failures"],
-    ["records", "reasons", "errors", "masking"],
+    ["records", "reasons", "errors", "extras", "masking"],
 ]
 """Top first: rooms, and files in another layer than their room. A file imports from its own layer or from below."""
 
@@ -99,7 +99,7 @@ def _module(file: Path) -> str:
 MODULES = {_module(file): file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"}
 
 
-def _imported_names(file: Path, type_checking: bool = True) -> set[str]:
+def imported_names(file: Path, type_checking: bool = True) -> set[str]:
     """Every dotted name that ``file`` imports, also inside functions; on request without those for type checking."""
     names: set[str] = set()
     tree = ast.parse(file.read_text())
@@ -121,7 +121,7 @@ def _imported_names(file: Path, type_checking: bool = True) -> set[str]:
 
 def _imported_modules(file: Path, type_checking: bool = True) -> set[str]:
     """Modules of this package that ``file`` imports."""
-    names = _imported_names(file, type_checking)
+    names = imported_names(file, type_checking)
     ours = {name.removeprefix("catalog_enrichment.") for name in names if name.startswith("catalog_enrichment.")}
     modules = ours & set(MODULES)
     # `from catalog_enrichment.room import file` imports the file; the room itself only where a name of it is used
@@ -183,7 +183,7 @@ def test_a_room_does_not_import_a_library(room: str, library: str) -> None:
     wrong = [
         module
         for module, file in MODULES.items()
-        if _inside(module, room) and any(name.split(".")[0] == library for name in _imported_names(file, False))
+        if _inside(module, room) and any(name.split(".")[0] == library for name in imported_names(file, False))
     ]
     assert wrong == []
 

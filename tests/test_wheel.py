@@ -1,14 +1,20 @@
-"""The wheel, installed outside the checkout, has every console script and every shipped file."""
+"""The wheel, installed outside the checkout, has every console script and every shipped file, and runs the jobs."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import random
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from .installed_packages import environment, requirements
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -63,3 +69,53 @@ assert (package / 'audit/page/templates/review.html.j2').exists()
 """
     ended = _run(installed, sys.executable, "-c", code)
     assert ended.returncode == 0, ended.stderr
+
+
+def _feed(file: Path) -> None:
+    """Write 1,400 products with names of their own; about a quarter have no colour."""
+    chance = random.Random(7)
+    colours, things = ("red", "green", "blue"), ("shirt", "chair", "lamp", "bag", "cup", "rug", "hat")
+    syllables = [first + vowel for first in "bdfgklmnprst" for vowel in "aeo"]
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["sku", "title", "description", "color"])
+        for number in range(1400):
+            name, colour, thing = "".join(chance.choices(syllables, k=4)), chance.choice(colours), chance.choice(things)
+            given = "" if chance.random() < 0.25 else colour
+            rows.writerow([f"P{number:04}", f"{name} {thing} {colour}", f"The {thing} {name} is {colour}.", given])
+
+
+@pytest.mark.slow
+def test_the_wheel_with_the_extras_of_its_jobs_runs_them_without_the_repository(
+    installed: Path, tmp_path: Path
+) -> None:
+    """In an environment with what pip would install for catalog-enrichment[jobs,pretrained,spark], and nothing else."""
+    python = environment(tmp_path / "environment", requirements("jobs", "pretrained", "spark"))
+    (wheel,) = (installed / "dist").glob("*.whl")
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    _feed(elsewhere / "products.csv")
+    left_out = ("PYTHONPATH", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
+    variables = {name: value for name, value in os.environ.items() if name not in left_out}
+
+    def run(job: str, *arguments: str) -> dict[str, Any]:
+        command = [str(python.parent / job), *arguments]
+        ended = subprocess.run(command, cwd=elsewhere, env=variables, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, (job, ended.stdout, ended.stderr[-3000:])
+        return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+    where = subprocess.run(
+        [python, "-c", "import catalog_enrichment; print(catalog_enrichment.__file__)"],
+        cwd=elsewhere, env=variables, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.startswith(str(tmp_path / "environment"))
+    of_config = ("--config", "shop/config.toml")
+    recipe = ("--set", 'training.recipe="recipes:demo.toml"')
+    run("init_project", "shop", "--from", "products.csv")
+    assert run("import_products", *of_config)["products"] == 1400
+    run("train_model", *of_config, *recipe)
+    assert run("promote_model", *of_config)["status"] == "promoted"
+    enriched = run("enrich_catalog", *of_config)
+    assert 300 < enriched["published"] <= enriched["predicted"] < 400

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from catalog_enrichment import errors
+from catalog_enrichment import errors, extras
 from catalog_enrichment.errors import (
     CatalogEnrichmentError,
     ConfigError,
@@ -31,6 +31,9 @@ _RAISED_ON_WORKER = re.compile(
 )
 """The last line of a Python worker's traceback, which the driver has as text."""
 
+_ABSENT = re.compile(r"ModuleNotFoundError: (?:No module named '|import of )(\w+)")
+"""A package that cannot be imported, also in the text of a worker's traceback."""
+
 _NO_MESSAGE = "its message is in Spark's JVM, which does not answer"
 
 
@@ -41,6 +44,8 @@ def recognised(problem: BaseException) -> CatalogEnrichmentError | None:
     if on_purpose := _RAISED_ON_WORKER.search(text):
         kind: type[CatalogEnrichmentError] = getattr(errors, on_purpose[1])
         return kind(on_purpose[2])
+    if (absent := _ABSENT.search(text)) and absent[1] in extras.EXTRA_OF:
+        return ConfigError(f"{extras.missing(absent[1])}. On a cluster its workers may need it, too")
     lines = [line for line in described(problem).splitlines() if line.strip()]
     for rule in _RULES:
         if (named := rule.matches(chain, text)) is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
@@ -155,3 +156,8 @@ def test_the_databricks_job_runs_jobs_whose_exit_code_it_sees() -> None:
         # a wheel task would ignore what the job's main returns; the script passes it to sys.exit
         assert Path(task["spark_python_task"]["python_file"]).name == f"{task['task_key']}.py"
         assert task["job_cluster_key"] == cluster["job_cluster_key"]
+        (library,) = task["libraries"]
+        assert Path(library["requirements"]).name == "requirements.txt"
+    lines = (DEPLOY / "databricks" / "requirements.txt").read_text().splitlines()
+    (installed,) = (Requirement(line) for line in lines if not line.startswith("#"))
+    assert installed.extras == {"jobs"}, "the cluster has its own Spark"

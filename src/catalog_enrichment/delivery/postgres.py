@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from catalog_enrichment import extras
 from catalog_enrichment.catalog.table_checks import WAY_OUT
 from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
@@ -58,7 +59,7 @@ def connected(config: DeliveryConfig, for_migration: bool = False) -> Iterator[p
     try:
         import psycopg
     except ImportError:
-        raise ConfigError("psycopg is not installed: pip install 'catalog-enrichment[postgres]'") from None
+        raise ConfigError(extras.missing("psycopg")) from None
     password = "" if own else _password(config.login_variable)
     login = {"password": password} if password else {}
     try:
@@ -132,7 +133,7 @@ def migrate(connection: psycopg.Connection, schema: str, role: str) -> tuple[str
         from alembic import command
         from sqlalchemy.exc import DBAPIError
     except ImportError:
-        raise ConfigError("alembic is not installed: pip install 'catalog-enrichment[postgres]'") from None
+        raise ConfigError(extras.missing("alembic")) from None
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
         raise ConfigError(
             f"delivery.role = {role}: there is no such role in the database. Create it: "

@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from catalog_enrichment import extras
 from catalog_enrichment.config.remote_sources import PostgresConfig
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
 from catalog_enrichment.ingest.postgres_watermark import Watermark, watermark_of
@@ -240,8 +241,7 @@ def _psycopg() -> Any:
         import psycopg
     except ImportError:
         raise ConfigError(
-            'source.format = "postgres" needs psycopg, on the driver and on all executors: '
-            'pip install "catalog-enrichment[postgres]"'
+            'source.format = "postgres" needs psycopg, on the driver and on all executors: ' + extras.remedy("psycopg")
         ) from None
     return psycopg
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from catalog_enrichment import extras
 from catalog_enrichment.errors import ConfigError
 
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -37,8 +38,9 @@ _SPECIAL = {
 _ALPHABET_SHARE = 4
 """A quarter of the pieces may be letters, and as many letters inside words; rarer letters are unknown tokens."""
 
-_EXTRAS = {"fugashi": "ja", "ipadic": "ja", "sacremoses": "fr", "sentencepiece": "fr", "tiktoken": "fr"}
-"""Package that a tokenizer may need -> extra that installs it."""
+_TOKENIZERS = {name: name for name in ("fugashi", "ipadic", "sacremoses", "sentencepiece")}
+_TOKENIZERS["tiktoken"] = "sentencepiece"  # transformers tries it where sentencepiece is missing
+"""Word in transformers' message -> package that the tokenizer needs."""
 
 
 def clean_text(raw: str | None, max_chars: int) -> str:
@@ -230,8 +232,8 @@ def _is_not_truncation_message(record: logging.LogRecord) -> bool:
 
 
 def _not_installed(name: str, problem: Exception) -> str:
-    extras = sorted({extra for package, extra in _EXTRAS.items() if package in str(problem)})
-    remedy = f'pip install "catalog-enrichment[{",".join(extras)}]"' if extras else "Install it"
+    named = [package for word, package in _TOKENIZERS.items() if word in str(problem)]
+    remedy = extras.remedy(*named) if named else "Install it"
     first_line = str(problem).strip().partition("\n")[0]
     return f"the tokenizer of {name} needs a package that is not installed: {remedy}. {first_line}"
 
