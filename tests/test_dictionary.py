@@ -102,6 +102,11 @@ def test_an_attribute_applies_to_its_categories_and_all_below(
         ([WIDTH | {"tolerance": 1.0}], r"tolerance must lie in \[0, 1\), not 1.0"),
         ([WIDTH | {"range": [5, 1]}], "smallest, largest"),
         ([WIDTH | {"range": [5]}], "smallest, largest"),
+        ([WIDTH | {"range": [5, float("inf")]}], "smallest, largest"),
+        ([BRAND | {"aliases": {"en": {"HP": "-"}}}], "'-' in the aliases of en is no value: it says nothing"),
+        ([BRAND | {"aliases": {"en": {"": "HP"}}}], "'' in the aliases of en is no value"),
+        ([BRAND | {"aliases": {"en": {"HP": "A", "h.p.": "B"}}}], "'h.p.' stands for 'A' and 'B' in en"),
+        ([BRAND | {"aliases": {"en": {"A": "B"}, "de": {"b": "C"}}}], "'B' is what aliases stand for, and is an alias"),
         ([{"name": "width", "kind": "number"}], "a number needs a unit"),
         ([{"name": "brand", "kind": "text", "unit": "cm"}], "unit is a key of attributes of kind 'number', not 'text'"),
         ([COLOR | {"range": [1, 2]}], "range is a key of attributes of kind 'number', not 'closed'"),
@@ -210,6 +215,40 @@ def test_open_attributes_have_values_by_their_kind(tmp_path: Path) -> None:
     assert color.why_not("blurple") == "no value of the dictionary has this spelling"
     assert color.why_not("gray") is None
     assert (width.labels, color.labels) == ((ANY_VALUE,), ("Navy Blue", "Grey", "Red"))
+
+
+def test_an_alias_may_have_a_meaning_per_language(tmp_path: Path) -> None:
+    aliases = {"en": {"HP": "Hewlett-Packard"}, "de": {"hp": "Horst Paulus", "HP.": "Horst Paulus"}}
+    brand = dictionary.load(write(tmp_path, BRAND | {"aliases": aliases}))["brand"]
+    assert (brand.canonical("HP", "de-AT"), brand.canonical("HP", "en")) == ("Horst Paulus", "Hewlett-Packard")
+    assert brand.lists("Horst Paulus")
+    assert brand.lists("Hewlett-Packard")
+
+
+def test_a_stored_value_is_called_as_the_dictionary_says_now(tmp_path: Path) -> None:
+    words = dictionary.load(write(tmp_path, COLOR, WIDTH | {"unit": "m", "range": [0.01, 5]}, BRAND))
+    assert words["width"].renewed("109 cm") == "1.09 m"
+    assert words["width"].renewed("900 cm") is None
+    assert words["brand"].renewed("HP") == "Hewlett-Packard"
+    assert (words["color"].renewed("Red"), words["color"].renewed("red")) == ("Red", None)
+    assert words.is_same("width", "109 cm", "1.09 m")
+    assert words.is_same("brand", "hp", "Hewlett-Packard")
+    assert not words.is_same("color", "109 cm", "1.09 m")
+    assert not words.is_same("unknown", "a", "A")
+    assert words.is_same("unknown", "a", "a")
+    assert set(words.open_attributes) == {"width", "brand"}
+
+
+def test_the_hash_of_numbers_is_about_units_and_ranges_alone(tmp_path: Path) -> None:
+    def numbers_hash(*attributes: dict[str, Any]) -> int:
+        return dictionary.load(write(tmp_path, *attributes)).numbers_hash()
+
+    assert numbers_hash(COLOR, BRAND) == 0
+    plain = numbers_hash(COLOR, WIDTH)
+    assert 0 < plain < 2**63
+    assert plain == numbers_hash(BRAND, WIDTH | {"tolerance": 0.5}, COLOR)
+    others = [{"unit": "m"}, {"range": [1, 501]}, {"range": [2, 500]}, {"range": [None, 500]}, {"name": "height"}]
+    assert len({plain, *(numbers_hash(WIDTH | other) for other in others)}) == 1 + len(others)
 
 
 def test_an_open_attribute_lists_what_it_would_store(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def open_context(config: Config, app_name: str, catalog: Catalog | None = None) 
 
 def follow_dictionary(config: Config, catalog: Catalog) -> Followed:
     """Return what the config's dictionary means in ``catalog``, which from now on calls renamed values by their new
-    names, also before a job has written the renames."""
+    names, also before a job has written the renames, and knows the kinds of its values."""
     followed = value_names.follow(renames.events(catalog), load_dictionary(config))
-    catalog.names = followed.names
+    catalog.names, catalog.dictionary = followed.names, followed.dictionary
     return followed
 
 

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import ANY_VALUE, Cardinality, stable_hash
 from catalog_enrichment.values import same, units
 from catalog_enrichment.values.kinds import DEFAULT_TOLERANCE, Kind, NumberRule, OpenRule
-from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling
+from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling, text_key
 
 LEVELS = r"\s*(?:(?:&gt;|>|\||›|»|→)+|/)\s*"
 """What stands between the levels of a category path in merchants' files, for Java and Python."""
@@ -24,7 +26,7 @@ _NAME = re.compile(r"[^\W_][\w-]{0,59}")
 """Attributes' names: parts of metrics in MLflow, of files and of keys."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Attribute:
     name: str
     """Its name in the config, the catalog and the reports."""
@@ -64,11 +66,17 @@ class Attribute:
 
     def rule(self, language: str | None = None) -> OpenRule:
         """Return what the values of an open attribute are, with the aliases of ``language`` before others."""
-        if self.kind is Kind.NUMBER:
-            return OpenRule(kind=self.kind, number=self.number)
         own = primary_language(language)
-        ordered = sorted(self.aliases.items(), key=lambda item: primary_language(item[0]) == own)
-        return OpenRule(kind=self.kind, aliases={text: value for _, of in ordered for text, value in of.items()})
+        if own not in self._rules:
+            ordered = sorted(self.aliases.items(), key=lambda item: primary_language(item[0]) == own)
+            aliases = {text: value for _, of in ordered for text, value in of.items()}
+            self._rules[own] = OpenRule(kind=self.kind, number=self.number, aliases=aliases)
+        return self._rules[own]
+
+    @cached_property
+    def _rules(self) -> dict[str | None, OpenRule]:
+        """Language -> what :meth:`rule` has returned for it."""
+        return {}
 
     def spellings(self, language: str | None = None) -> dict[str, str]:
         """Return spelling (:func:`spelling`) -> canonical value, also of earlier names and of the aliases of all
@@ -105,9 +113,20 @@ class Attribute:
         """Return whether ``value`` is a canonical value."""
         return same.stored(value, self.rule()) == value if self.is_open else value in self.values
 
+    def renewed(self, value: str) -> str | None:
+        """Return what a stored value is called by this dictionary; None if it is no value any more.
+
+        The unit of a number and the aliases of texts may have been others when it was stored.
+        """
+        return same.stored(value, self.rule()) if self.is_open else value if value in self.values else None
+
     def is_same(self, first: str, second: str) -> bool:
         """Return whether two canonical values are the same value."""
         return same.is_same(first, second, self.rule()) if self.is_open else first == second
+
+    def is_same_as_any(self, value: str, others: Iterable[str]) -> bool:
+        """Return whether a canonical value is the same value as one of the ``others``."""
+        return any(self.is_same(value, other) for other in others)
 
     def why_not(self, text: str, language: str | None = None) -> str | None:
         """Return why ``text`` is a spelling of no value, as the rest of a sentence; None if it is of one."""
@@ -146,6 +165,18 @@ class Dictionary:
         return name in self.attributes
 
     @property
+    def open_attributes(self) -> dict[str, Attribute]:
+        """Return the attributes that have no closed list of values, by name."""
+        return {name: attribute for name, attribute in self.attributes.items() if attribute.is_open}
+
+    def is_same(self, attribute: str, first: str, second: str) -> bool:
+        """Return whether two stored values are the same value, by the kind of their attribute; of an attribute that the
+        dictionary does not have, whether they are the same text."""
+        if attribute not in self.attributes:
+            return first == second
+        return self.attributes[attribute].is_same(first, second)
+
+    @property
     def enabled(self) -> list[str]:
         """Return the names of the attributes that may be predicted, in the file's order."""
         return [name for name, attribute in self.attributes.items() if attribute.enabled]
@@ -161,6 +192,13 @@ class Dictionary:
 
     def hash(self) -> str:
         return stable_hash([repr(attribute) for attribute in self.attributes.values()])
+
+    def numbers_hash(self) -> int:
+        """Return a number that is equal for dictionaries with the same names, units and ranges of numbers; 0 where no
+        attribute is a number."""
+        rules = [(name, each.number) for name, each in self.attributes.items() if each.number is not None]
+        found = sorted((name, rule.unit, rule.low, rule.high) for name, rule in rules)
+        return int(stable_hash(found)[:15], 16) if found else 0
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the attributes as plain data, for :meth:`from_plain`."""
@@ -287,25 +325,46 @@ class _AttributeRow:
         if self.cardinality != "one":
             raise ValueError(f"{self.name}: an attribute of kind {self.kind!r} has cardinality 'one', not 'many'")
         if self.kind == "text":
+            self._check_aliases_of_texts()
             return
         self._check_has_no("text", aliases=self.aliases)
         if self.unit is None:
             raise ValueError(f'{self.name}: a number needs a unit, such as "cm"; "" for numbers without one')
-        if unknown := [text for text in (self.unit, *self.units) if text and units.unit_of(text) is None]:
+        if unknown := [text for text in (self.unit, *self.units) if text and units.unit_of_attribute(text) is None]:
             raise ValueError(
                 f"{self.name}: {unknown[0]!r} is no known unit. Known are, for example, cm, kg, ml, GB, pcs"
             )
-        own = units.unit_of(self.unit)
+        own = units.unit_of_attribute(self.unit)
         for text in self.units:
-            if own is None or units.conversion(str(units.unit_of(text)), own) is None:
+            if own is None or units.conversion(str(units.unit_of_attribute(text)), own) is None:
                 raise ValueError(f"{self.name}: {text!r} cannot be converted into {self.unit!r}")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"{self.name}: tolerance must lie in [0, 1), not {self.tolerance}")
-        if len(self.range) not in (0, 2):
+        if len(self.range) not in (0, 2) or not all(limit is None or isfinite(limit) for limit in self.range):
             raise ValueError(f"{self.name}: range must be [smallest, largest], each a number or null, not {self.range}")
         low, high = self.range or (None, None)
         if low is not None and high is not None and low > high:
             raise ValueError(f"{self.name}: range must be [smallest, largest], not {self.range}")
+
+    def _check_aliases_of_texts(self) -> None:
+        """Raise ValueError for aliases that say nothing, stand for two texts, or stand for an alias of another text."""
+        meanings: dict[str, set[str]] = {}
+        for language, texts in self.aliases.items():
+            of_language: dict[str, str] = {}
+            for alias, text in texts.items():
+                for said in (alias, text):
+                    if why := same.why_not(said, OpenRule(kind=Kind.TEXT)):
+                        raise ValueError(f"{self.name}: {said!r} in the aliases of {language} is no value: {why}")
+                if of_language.setdefault(text_key(alias), text) != text:
+                    raise ValueError(
+                        f"{self.name}: {alias!r} stands for {of_language[text_key(alias)]!r} and {text!r} in {language}"
+                    )
+                meanings.setdefault(text_key(alias), set()).add(text)
+        for text in sorted({text for texts in self.aliases.values() for text in texts.values()}):
+            if others := meanings.get(text_key(text), set()) - {text}:
+                raise ValueError(
+                    f"{self.name}: {text!r} is what aliases stand for, and is an alias of {min(others)!r} itself"
+                )
 
     def number(self) -> NumberRule | None:
         """Return the rule of the numbers; None where the kind is another."""

@@ -385,6 +385,11 @@ def merchant_gave(values: Sequence[str]) -> str:
     return f"the merchant gave {_quoted(values)}, and a merchant's value is never changed"
 
 
+def no_value_given(value: str, why: str) -> str:
+    """Say why a merchant's number or text is none of the attribute. ``why``: the rest of a sentence."""
+    return f"{value!r} is no value of the attribute, and no label: {why}"
+
+
 def never_scored(attribute: str) -> str:
     return f"no finished run has decided {attribute} of this product yet: the next run of enrich_catalog does"
 

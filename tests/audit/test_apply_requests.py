@@ -22,6 +22,7 @@ from catalog_enrichment.audit.sampling import offer_suggestions, offered_before
 from catalog_enrichment.catalog import human_labels, review_tables, runs
 from catalog_enrichment.catalog.human_labels import HumanLabel
 from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.operations.suggestions import open_suggestions
 
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
@@ -73,7 +74,7 @@ def test_a_manager_who_says_that_there_is_no_value_refuses_the_value_and_asks_fo
         assert (request.kind, request.values) == (RequestKind.SET, ())
         row = job.verdict_row(store, request)
     assert (row["answer"], row["right_values"], row["value"]) == ("none", [], "Red")
-    assert review_tables.refused_values([row]) == {("p001", "color", "Red")}
+    assert review_tables.refused_values([row], Dictionary({})) == {("p001", "color", "Red")}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import frame, product, stamp
+from ..open_words import OPEN_WORDS
 from .audit_rows import START, by_item, said
 
 if TYPE_CHECKING:
@@ -51,16 +52,16 @@ def test_a_refused_value_comes_back_only_by_the_same_item_or_a_managers_accept()
         return said(number, answer, **{"product_id": "p1", "settled_at": later} | given)
 
     for answer in ("cannot_tell", "yes"):  # another item, of another sample
-        assert review_tables.refused_values([no, of(7, answer)]) == {key}
+        assert review_tables.refused_values([no, of(7, answer)], WORDS) == {key}
         assert ledger_plan([of(7, answer)], before, WORDS).allowed == frozenset()
     for answer in ("cannot_tell", "yes"):
-        assert review_tables.refused_values([of(1, answer)]) == set()
+        assert review_tables.refused_values([of(1, answer)], WORDS) == set()
         assert ledger_plan([of(1, answer)], before, WORDS).allowed == {key}
     accept = of(7, "yes", purpose="suggestions")
-    assert review_tables.refused_values([no, accept]) == set()
+    assert review_tables.refused_values([no, accept], WORDS) == set()
     assert ledger_plan([accept], before, WORDS).allowed == {key}
     earlier = of(7, "yes", purpose="suggestions", settled_at=START)
-    assert review_tables.refused_values([no, earlier]) == {key}, "the no is the newer word"
+    assert review_tables.refused_values([no, earlier], WORDS) == {key}, "the no is the newer word"
     again = of(8, "no", settled_at=later + timedelta(days=1))
     assert ledger_plan([again], by_item(no, accept), WORDS).refused == {key}
 
@@ -143,9 +144,58 @@ def test_i1_values_of_merchants_and_newer_human_sets_are_kept(spark: SparkSessio
     given_at = dict.fromkeys(human, START + timedelta(hours=1))
     plan = LedgerPlan(frozenset(), frozenset(), human, 0, given_at)
     ledger = frame(spark, "attribute_values", events)
-    rows = planned_events(products, ledger, plan, stamp("ingest-2", 9), {"ingest-1"}).collect()
+    rows = planned_events(products, ledger, plan, stamp("ingest-2", 9), {"ingest-1"}, WORDS).collect()
     assert {(row["product_id"], row["op"], row["reason"]) for row in rows} == {
         ("p2", "assert", "set_by_person"),
         ("p3", "assert", "set_by_person"),
         ("p5", "assert", "removed_by_person"),
     }
+
+
+def test_what_is_refused_of_a_number_or_text_is_refused_in_every_spelling(spark: SparkSession) -> None:
+    width, brand = {"attribute": "width"}, {"attribute": "brand"}
+    no = said(1, "no", value="109 cm", **width)
+    later = {"settled_at": START + timedelta(days=1)}
+    accepted = said(2, "yes", product_id="p1", value="1.09 m", purpose="suggestions", **width, **later)
+    assert review_tables.refused_values([no], OPEN_WORDS) == {("p1", "width", "109 cm")}
+    assert review_tables.refused_values([no, accepted], OPEN_WORDS) == set(), "a manager accepted the same value"
+    other = accepted | {"value": "112 cm"}
+    assert review_tables.refused_values([no, other], OPEN_WORDS) == {("p1", "width", "109 cm")}
+
+    wrong = ledger_plan([no, said(3, "no", value="HP", **brand)], {}, OPEN_WORDS)
+    values = [
+        ("p1", "width", "109.9 cm"), ("p1", "width", "1.09 m"), ("p1", "width", "112 cm"), ("p3", "width", "109 cm"),
+        ("p3", "brand", "hewlett packard"), ("p1", "brand", "HP"),
+    ]  # fmt: skip
+    events = [
+        {"event_id": f"{name} {value}", "product_id": name, "attribute": attribute, "value": value, "op": "assert",
+         "source": "model", "run_id": "run-1", "asserted_at": START}
+        for name, attribute, value in values
+    ]  # fmt: skip
+    products = frame(spark, "products", [product("p1"), product("p3")])
+    given = frame(spark, "attribute_values", events)
+    planned = planned_events(products, given, wrong, stamp("ingest-1", 2), set(), OPEN_WORDS).collect()
+    assert {(row["product_id"], row["value"]) for row in planned if row["reason"] == "refused_by_person"} == {
+        ("p1", "109.9 cm"),
+        ("p1", "1.09 m"),
+        ("p3", "hewlett packard"),
+    }
+    allowed = ledger_plan([no | {"answer": "yes"} | later], by_item(no), OPEN_WORDS)
+    assert allowed.allowed == {("p1", "width", "109 cm")}
+    after = frame(spark, "attribute_values", [*events, *(row.asDict() for row in planned)])
+    again = planned_events(products, after, allowed, stamp("ingest-2", 3), set(), OPEN_WORDS).collect()
+    assert {(row["op"], row["product_id"], row["value"]) for row in again} == {
+        ("reinstate", "p1", "109.9 cm"),
+        ("reinstate", "p1", "1.09 m"),
+    }
+    twice = said(4, "no", product_id="p1", value="109.5 cm", **width)
+    assert ledger_plan([no | {"answer": "yes"}], by_item(no, twice), OPEN_WORDS).allowed == frozenset(), (
+        "the same value is refused by another item"
+    )
+
+
+def test_the_right_value_is_given_as_the_dictionary_prints_it_now() -> None:
+    right = said(1, "other", "0.5 m", value="109 cm", attribute="width")
+    assert ledger_plan([right], {}, OPEN_WORDS).human == {("p1", "width"): ("50 cm",)}
+    lost = said(1, "other", "900 cm", value="109 cm", attribute="width")
+    assert ledger_plan([lost], {}, OPEN_WORDS).unknown == 1

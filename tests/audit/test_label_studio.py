@@ -162,3 +162,28 @@ def test_another_file_is_refused(store: ReviewStore, site_config: Config, tmp_pa
         label_studio.import_results(store, load_dictionary(site_config), tmp_path / "results.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         label_studio.import_results(store, load_dictionary(site_config), tmp_path / "nosuch.json")
+
+
+def test_numbers_and_texts_are_typed(page_store: ReviewStore, site_config: Config, tmp_path: Path) -> None:
+    one = item(1, "s9", attribute="width", value="109 cm", language="de", images=())
+    page_store.add_sample(sample("s9", reviewers=2), [one])
+    [task] = _export(page_store, site_config, tmp_path / "t.json", "s9")
+    assert (task["values"], task["typed"]) == ([], "the right width, in cm or with its unit")
+    assert [node.get("name") for node in ElementTree.fromstring(label_studio.LABELING_CONFIG).iter("TextArea")]
+
+    def typed(text: str, by: str) -> dict[str, Any]:
+        annotation = _annotation("other", by={"id": 1, "email": by})
+        field = {"from_name": "typed_value", "to_name": "listing", "type": "textarea", "value": {"text": [text]}}
+        return annotation | {"result": [*annotation["result"], field]}
+
+    annotations = [
+        typed("1.299 mm", "ana@example.org"), typed("130 cm", "ben@example.org"), typed("5 kg", "cleo@example.org"),
+        typed("1,09 m", "dan@example.org"),
+    ]  # fmt: skip
+    done = label_studio.import_results(
+        page_store, load_dictionary(site_config), _results(tmp_path, (task, annotations))
+    )
+    assert done["annotations"] == {"added": 2, "refused": 2}
+    assert ["cannot be converted" in done["refused"][0], "same value" in done["refused"][1]] == [True, True]
+    [outcome] = page_store.outcomes("s9")
+    assert (outcome.state, outcome.right_values) == (ItemState.SETTLED, ("129.9 cm",)), "they agree"

@@ -50,6 +50,7 @@ from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.records import Cardinality, LabelUse, Modality, stable_hash
 from catalog_enrichment.values import numbers, same
 from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
+from catalog_enrichment.values.spelling import text_key
 
 ATTRIBUTES = {
     "myntra": [Attribute(name="brand", cardinality=Cardinality.ONE, kind=Kind.TEXT)],
@@ -293,12 +294,12 @@ def _regular_expression(attribute: Attribute) -> Callable[[str], str | None]:
 
 
 def _gazetteer(labelled: Sequence[Mapping[str, Any]], name: str) -> Callable[[str], str | None]:
-    known = {same.text_key(row[name]): row[name] for row in labelled if row[name]}
+    known = {text_key(row[name]): row[name] for row in labelled if row[name]}
 
     def propose(text: str) -> str | None:
         words = text.split()
         runs = (" ".join(words[i : i + n]) for n in range(6, 0, -1) for i in range(len(words) - n + 1))
-        return next((known[key] for run in runs if (key := same.text_key(run)) in known), None)
+        return next((known[key] for run in runs if (key := text_key(run)) in known), None)
 
     return propose
 

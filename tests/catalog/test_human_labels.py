@@ -14,6 +14,7 @@ from catalog_enrichment.catalog import human_labels, ledger
 from catalog_enrichment.catalog.human_labels import GoldLabel
 from catalog_enrichment.catalog.lake import Catalog
 
+from ..open_words import OPEN_WORDS
 from .catalog_rows import run_row
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -153,3 +154,27 @@ def test_a_sample_of_a_much_smaller_population_does_not_certify_beside_a_newer_o
     grown = [row | {"population": 5000} for row in newer]
     assert {product for product, _ in human_labels.certifying([*older, *grown], known)} == {"new-0", "new-1"}
     assert human_labels.certifying([*older, *rows_of(1, "unjudged", 5000)], known) == set()
+
+
+def test_a_newer_answer_about_the_same_number_or_text_counts(tmp_path: Path) -> None:
+    lake = Catalog(tmp_path / "catalog")
+    lake.dictionary = OPEN_WORDS
+    named = {"purpose": "audit"}
+    items = [
+        item("lifted", "width", value="109 cm", **named), item("lifted", "width", value="1.09 m", **named),
+        item("refused", "brand", value="HP", **named), item("refused", "brand", value="hewlett packard", **named),
+        item("right", "width", value="100 cm", **named), item("right", "width", value="50 cm", **named),
+    ]  # fmt: skip
+    for number, row in enumerate(items):
+        row["item_id"] = str(number)
+    lake.append_rows("audits", items, "draw")
+    said = [("no", 1), ("yes", 2), ("yes", 1), ("no", 2), ("no", 1), ("other", 2)]
+    rows = [verdict(row, answer, minutes=at) for row, (answer, at) in zip(items, said, strict=True)]
+    rows[-1]["right_values"] = ["101 cm"]
+    lake.append_rows("verdicts", rows, "rows")
+    lake.append_rows("runs", [run_row("draw", kind="sample"), run_row("ingest-1", kind="audit", attempt=1)], "runs")
+    found = {name: label for of in human_labels.labels(lake).values() for name, label in of.items() if name == "brand"}
+    assert (found["brand"].right, found["brand"].wrong) == ((), ("hewlett packard",))
+    widths = {product: of["width"] for product, of in human_labels.labels(lake).items() if "width" in of}
+    assert (widths["lifted"].right, widths["lifted"].wrong) == (("1.09 m",), ())
+    assert (widths["right"].right, widths["right"].wrong) == (("101 cm",), ("50 cm",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ import pytest
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.lake import Catalog
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.spark import frames
+from catalog_enrichment.values.kinds import NumberRule
 
+from ..open_words import CLOSED_WORDS, OPEN_WORDS
 from .catalog_rows import START, event, frame, prediction, product, run_row, stamp
 
 if TYPE_CHECKING:
@@ -307,6 +311,33 @@ def test_current_values_are_refreshed_when_their_sources_moved(lake: Catalog, sp
     lake.replace("products", frame(spark, "products", [product("a")]), "import-2")
     assert lake.refresh_current_values("run-1")
     assert seen(lake) == {"a": ["Red"]}
+
+
+def test_current_values_are_derived_again_when_the_dictionarys_numbers_are_others(
+    lake: Catalog, spark: SparkSession
+) -> None:
+    def numbers() -> dict[str, tuple[float | None, str | None]]:
+        return {row["product_id"]: (row["number"], row["unit"]) for row in lake.read("current_values").collect()}
+
+    products = [product(name, merchant_attributes={"width": [f"{name} cm"]}) for name in ("400", "50")]
+    lake.append("products", frame(spark, "products", products), "import-1")
+    lake.dictionary = CLOSED_WORDS
+    assert lake.refresh_current_values("import-1")
+    assert numbers() == {"400": (None, None), "50": (None, None)}
+
+    lake.dictionary = OPEN_WORDS
+    assert lake.current_values_stale()
+    only_50 = spark.createDataFrame([("50",)], "product_id string")
+    assert lake.refresh_current_values("run-1", only_50), "all are derived"
+    assert numbers() == {"400": (400.0, "cm"), "50": (50.0, "cm")}
+    assert not lake.current_values_stale()
+
+    rule = replace(OPEN_WORDS["width"], number=NumberRule(unit="cm", high=300))
+    lake.dictionary = Dictionary({"width": rule})
+    assert lake.refresh_current_values("run-2")
+    assert numbers() == {"400": (None, None), "50": (50.0, "cm")}
+    lake.dictionary = Dictionary({"width": rule, "color": CLOSED_WORDS["color"]})
+    assert not lake.current_values_stale(), "closed lists do not count"
 
 
 def test_a_refresh_reads_the_versions_that_it_records(lake: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

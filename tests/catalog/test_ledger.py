@@ -10,6 +10,7 @@ from catalog_enrichment.catalog import ledger
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.records import Op, event_id
 
+from ..open_words import OPEN_WORDS
 from .catalog_rows import START, event, frame, prediction, product, stamp
 
 if TYPE_CHECKING:
@@ -370,3 +371,23 @@ def test_an_older_set_is_retracted_where_nothing_of_the_newest_one_is_left(spark
     assert found == dict.fromkeys(ids, "audit_wrong") | dict.fromkeys(
         ["emptied wool 1", "emptied silk 1"], "superseded"
     )
+
+
+def test_numbers_have_their_number_and_unit_where_readers_see_one(spark: SparkSession) -> None:
+    given = {
+        "merchant": ["51 cm"], "other unit": ["510 mm"], "no number": ["12-15 cm"], "implausible": ["900 cm"],
+        "several": ["51 cm", "52 cm"], "decimals": ["50.8 cm"],
+    }  # fmt: skip
+    products = [product(name, merchant_attributes={"width": values}) for name, values in given.items()]
+    products += [product(name) for name in ("model", "human", "brand")]
+    decided = [prediction("model", "width", "1.5 cm"), prediction("brand", "brand", "51 cm")]
+    human = ledger.human_assertions(product("human"), "width", ["499 cm"], stamp("run-2", 2))
+    events = kept(spark, asserted(spark, stamp("run-1", 1), *decided), frame(spark, "attribute_values", human))
+    seen = ledger.current_values(frame(spark, "products", products), ledger.active(events), OPEN_WORDS).collect()
+    found = {row["product_id"]: (row["number"], row["unit"]) for row in seen}
+    nothing = (None, None)
+    assert found == dict.fromkeys([*given, "brand"], nothing) | {
+        "merchant": (51.0, "cm"), "decimals": (50.8, "cm"), "model": (1.5, "cm"), "human": (499.0, "cm"),
+    }  # fmt: skip
+    without = ledger.current_values(frame(spark, "products", products), ledger.active(events)).collect()
+    assert {(row["number"], row["unit"]) for row in without} == {nothing}

@@ -13,6 +13,7 @@ from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.catalog.self_derived import COLUMN, newly_found, scan_products
 
+from ..open_words import OPEN_WORDS
 from .catalog_rows import START, prediction, product, run_row
 
 if TYPE_CHECKING:
@@ -115,6 +116,37 @@ def test_a_value_is_self_derived_if_a_model_wrote_it_or_suggested_it_before_the_
     mark = {"product_id": "twice", "attribute": "color", "value": "Red", "run_id": "run-1", "found_at": START}
     catalog.append_rows("self_derived", [mark], "import")
     assert values_and_runs(newly_found(catalog, frame, START)) == written - {("twice", "color", "Red", "run-1")}
+
+
+def test_numbers_and_texts_are_self_derived_in_every_spelling(spark: SparkSession, tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    catalog.dictionary = OPEN_WORDS
+    suggested = {name: name for name in ("stored", "new")}
+    stored = {"stored": ["101 cm"], "new": ["150 cm"]}
+    rows = [product(name, merchant_attributes={"width": values}) for name, values in stored.items()]
+    catalog.append_rows("products", rows, "import")
+    events = [
+        asserted("within", "109 cm", "run-1", attribute="width"),
+        asserted("beyond", "109 cm", "run-1", attribute="width"),
+        asserted("unit", "1.09 m", "run-1", attribute="width"),
+        asserted("brand", "HP", "run-1", attribute="brand"),
+        asserted("color", "109 cm", "run-1", attribute="color"),
+    ]
+    catalog.append_rows("attribute_values", events, "runs")
+    suggest = {"decision": "suggest", "run_id": "run-3"}
+    catalog.append_rows("predictions", [prediction(name, "width", "100 cm", **suggest) for name in suggested], "run-3")
+    catalog.append_rows("runs", [run_row("run-3", attempt=1)], "run-3")
+    given = {
+        "within": ("width", "110 cm"), "beyond": ("width", "112 cm"), "unit": ("width", "109 cm"),
+        "brand": ("brand", "Hewlett-Packard"), "color": ("color", "1.09 m"),
+        "stored": ("width", "100 cm"), "new": ("width", "101 cm"),
+    }  # fmt: skip
+    imported = [(product_id, {name: [value]}) for product_id, (name, value) in given.items()]
+    frame = spark.createDataFrame(imported, "product_id string, merchant_attributes map<string, array<string>>")
+    assert values_and_runs(newly_found(catalog, frame, START)) == {
+        ("within", "width", "110 cm", "run-1"), ("unit", "width", "109 cm", "run-1"),
+        ("brand", "brand", "Hewlett-Packard", "run-1"), ("new", "width", "101 cm", "run-3"),
+    }  # fmt: skip
 
 
 def values_and_runs(found: DataFrame) -> set[tuple[str, str, str, str]]:

@@ -17,6 +17,7 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import Cardinality
 
+from ..open_words import OPEN_WORDS
 from .catalog_rows import product
 
 COLOR = Dictionary({"color": Attribute(name="color", cardinality=Cardinality.ONE, values=("Red", "Green"))})
@@ -67,6 +68,25 @@ def test_a_switch_can_be_moved_while_a_job_writes(tmp_path: Path) -> None:
     assert done["not_on"][0].startswith("value color = Red is off: tests (ann, 20")
     again = set_switch.set_switch(catalog, COLOR, red)
     assert again["status"] == "nothing_to_do"
+
+
+def test_a_number_or_text_is_switched_in_any_spelling(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog")
+
+    def move(state: State, target: str, attribute: str = "width") -> str:
+        moved = switch(Scope.VALUE, state, target, attribute=attribute)
+        return str(set_switch.set_switch(catalog, OPEN_WORDS, moved)["status"])
+
+    assert move(State.OFF, "1.09 m") == "succeeded"
+    assert switches.read(catalog).targets(Scope.VALUE, State.OFF) == ["109 cm"]
+    assert move(State.OFF, "109,5 cm") == "nothing_to_do", "within the tolerance"
+    assert move(State.OFF, "112 cm") == "succeeded"
+    assert move(State.ON, "43 in") == "succeeded"
+    assert switches.read(catalog).targets(Scope.VALUE, State.OFF) == ["112 cm"]
+    assert move(State.PAUSED, "HP", "brand") == "succeeded"
+    assert move(State.PAUSED, "hewlett packard", "brand") == "nothing_to_do"
+    with pytest.raises(ConfigError, match="'12-15 cm' is no value of width in the dictionary: it has several numbers"):
+        move(State.OFF, "12-15 cm")
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,10 @@ class Database:
 
     def rows(self) -> State:
         """What was delivered, as histories.Versions.seen gives it."""
-        names = ("values", "source", "run_id", "model_version", "certificate_id", "asserted_at")
+        names = ("values", "number", "unit", "source", "run_id", "model_version", "certificate_id", "asserted_at")
         found = self.query(
-            'SELECT product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at '
-            "FROM enriched.delivered_values"
+            'SELECT product_id, attribute, "values", number, unit, source, run_id, model_version, certificate_id, '
+            "asserted_at FROM enriched.delivered_values"
         )
         return {(row[0], row[1]): dict(zip(names, row[2:], strict=True)) for row in found}
 

@@ -30,6 +30,8 @@ def value(*values: str, source: str = "model", run_id: str | None = "run-1", ste
     of_model = source == "model"
     return {
         "values": list(values),
+        "number": None,
+        "unit": None,
         "source": source,
         "run_id": None if source == "merchant" else run_id,
         "model_version": str(step) if of_model else None,

@@ -59,6 +59,15 @@ def test_json_lines_since_a_position(versions: Versions, positions: PositionFile
     assert not (tmp_path / "again.jsonl").exists()
 
 
+def test_a_number_comes_with_its_unit(versions: Versions, positions: PositionFiles, tmp_path: Path) -> None:
+    versions.show({("a", "width"): value("51 cm") | {"number": 51.0, "unit": "cm"}}, "run-1")
+    for suffix in ("jsonl", "parquet"):
+        written(versions, positions, tmp_path / f"changes.{suffix}", since="start")
+    [row] = [row for row in lines(tmp_path / "changes.jsonl") if row["op"] == "upsert"]
+    assert (row["values"], row["number"], row["unit"]) == (["51 cm"], 51.0, "cm")
+    assert pq.read_table(tmp_path / "changes.parquet")["number"].to_pylist() == [None, 51.0, None]
+
+
 def test_csv_and_parquet_have_the_same_rows(versions: Versions, positions: PositionFiles, tmp_path: Path) -> None:
     versions.show({("a", "color"): RED, ("b", "color"): value("Red", source="merchant")}, "run-1")
     for suffix in ("jsonl", "csv", "parquet"):

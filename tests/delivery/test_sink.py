@@ -39,6 +39,24 @@ def test_the_database_has_what_readers_saw_after_every_step(database: Database, 
     assert all(row[0] == "changes" and len(row[3]) == 1 for row in recorded[1:])
 
 
+def test_numbers_are_delivered_with_their_unit(database: Database, versions: Versions) -> None:
+    width = value("51 cm") | {"number": 51.0, "unit": "cm"}
+    versions.show({("a", "width"): width, ("b", "brand"): value("Acme")}, "run-1")
+    database.deliver(versions)
+    assert database.rows() == versions.seen()
+    assert database.rows()["a", "width"]["number"] == 51.0
+    seen = f"SELECT product_id, number, unit FROM {S}.catalog_values ORDER BY product_id"
+    assert database.query(seen) == [("a", 51.0, "cm"), ("b", None, None)]
+    versions.show({("a", "width"): width | {"unit": "mm"}, ("b", "brand"): value("Acme")}, "run-2")
+    assert database.deliver(versions)["upserted"] == 1, "another unit is another row"
+    versions.show({("a", "width"): width | {"number": 52.0}, ("b", "brand"): value("Acme")}, "run-3")
+    assert database.deliver(versions)["upserted"] == 1, "another number is another row"
+    assert database.rows() == versions.seen()
+    merchant = f'INSERT INTO {S}.merchant_values (product_id, attribute, "values", number, unit) VALUES '
+    database.query(f"{merchant} ('a', 'width', ARRAY['0.5 m'], 50, 'cm')")
+    assert database.query(seen)[0] == ("a", 50.0, "cm")
+
+
 def test_running_again_changes_nothing_and_says_so(database: Database, versions: Versions) -> None:
     """I5"""
     versions.show({("a", "color"): value("Red"), ("b", "color"): value("Red")}, "run-1")
@@ -61,7 +79,7 @@ def test_rows_keep_the_version_that_changed_them(database: Database, versions: V
     by_version = f"SELECT product_id, version, xmin::text FROM {S}.delivered_values ORDER BY 1"
     before = database.query(by_version)
     assert [row[:2] for row in before] == [("a", newest.version - 1), ("b", newest.version)]
-    stray = "('stray', 'color', '{x}', 'model', null, null, null, null, 1)"
+    stray = "('stray', 'color', '{x}', null, null, 'model', null, null, null, null, 1)"
     database.query(f"INSERT INTO {S}.delivered_values VALUES {stray}")
     summary = database.deliver(versions, snapshot=True)
     assert (summary["upserted"], summary["deleted"], summary["snapshot"]) == (0, 1, "it was asked for")

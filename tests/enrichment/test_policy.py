@@ -23,6 +23,7 @@ from catalog_enrichment.precision.certificate import CertificateStatus
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import START, frame, prediction, stamp
+from ..open_words import CLOSED_WORDS, OPEN_WORDS
 from ..sample_certificate import certificate
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def switch(scope: Scope, target: str = "", attribute: str = "", state: State = S
 def test_what_a_switch_pauses(spark: SparkSession, moved: Switch, expected: set[str]) -> None:
     decided = frame(spark, "predictions", ROWS.values())
     scored = spark.createDataFrame([(name, f"shop-{name}") for name in ROWS], "product_id string, shop_id string")
-    rows = {row["product_id"]: row for row in policy.without_paused(decided, scored, Switches((moved,))).collect()}
+    rows = {
+        row["product_id"]: row
+        for row in policy.without_paused(decided, scored, Switches((moved,)), CLOSED_WORDS).collect()
+    }
     assert list(rows["red"].asDict()) == contract.columns("predictions")
     for name, row in rows.items():
         was = (ROWS[name]["decision"], ROWS[name]["reason"])
@@ -81,11 +85,42 @@ def test_what_a_switch_pauses(spark: SparkSession, moved: Switch, expected: set[
 def test_a_refused_value_abstains_where_it_would_be_written_or_suggested(spark: SparkSession) -> None:
     decided = frame(spark, "predictions", ROWS.values())
     refused = {("red", "color", "Red"), ("near", "color", "Red"), ("low", "color", "Red"), ("home", "color", "Green")}
-    rows = {row["product_id"]: row for row in policy.without_refused(decided, refused).collect()}
+    rows = {row["product_id"]: row for row in policy.without_refused(decided, refused, CLOSED_WORDS).collect()}
     changed = {name for name, row in rows.items() if row["reason"] == "refused_by_person"}
     assert changed == {"red", "near"}
     assert rows["red"]["decision"] == "abstain"
     assert len(rows) == len(ROWS)
+
+
+OPEN_ROWS = [
+    prediction("same text", "width", "109 cm"),
+    prediction("other unit", "width", "1.09 m"),
+    prediction("within", "width", "109.9 cm"),
+    prediction("beyond", "width", "112 cm"),
+    prediction("brand", "brand", "HEWLETT PACKARD"),
+    prediction("other brand", "brand", "Dell"),
+    prediction("color", "color", "109 cm"),
+    prediction("none", "width", "", decision="abstain", reason="no_value"),
+]
+"""Values of numbers and texts."""
+SAME_AS_109_CM = {"same text", "other unit", "within"}
+
+
+def test_a_refused_number_or_text_is_refused_in_every_spelling(spark: SparkSession) -> None:
+    decided = frame(spark, "predictions", OPEN_ROWS)
+    refused = {(row["product_id"], row["attribute"], "109 cm") for row in OPEN_ROWS if row["attribute"] == "width"}
+    refused |= {(name, "brand", "HP") for name in ("brand", "other brand")} | {("color", "color", "1.09 m")}
+    rows = policy.without_refused(decided, refused, OPEN_WORDS).collect()
+    assert {row["product_id"] for row in rows if row["reason"] == "refused_by_person"} == {*SAME_AS_109_CM, "brand"}
+    assert len(rows) == len(OPEN_ROWS)
+
+
+def test_a_switch_on_a_number_or_text_is_about_every_spelling(spark: SparkSession) -> None:
+    decided = frame(spark, "predictions", OPEN_ROWS)
+    scored = spark.createDataFrame([], "product_id string, shop_id string")
+    now = Switches((switch(Scope.VALUE, "109 cm", "width"), switch(Scope.VALUE, "HP", "brand")))
+    rows = policy.without_paused(decided, scored, now, OPEN_WORDS).collect()
+    assert {row["product_id"] for row in rows if row["reason"] == "paused"} == {*SAME_AS_109_CM, "brand"}
 
 
 # --- suppressed by the provisional cap: every case is an attribute of its own, with a cap of 3 -----------------------

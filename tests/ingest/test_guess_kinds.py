@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import dictionary
+from catalog_enrichment.ingest import guess_kinds
 from catalog_enrichment.ingest.guess import Given
 from catalog_enrichment.ingest.project import Project, init_project
 
@@ -77,6 +78,40 @@ def test_what_is_mostly_no_number_with_a_unit_is_no_number(tmp_path: Path, cells
     table = [row | {"width": cell} for row, cell in zip(rows(), cells, strict=True)]
     _, found = project(tmp_path, table)
     assert found.get("width", {}).get("kind") != "number"
+
+
+def test_a_column_that_mixes_units_is_in_the_most_frequent_one(tmp_path: Path) -> None:
+    spellings = ["{} cm", "{}ｃｍ", "{}0 mm", "{} CM", "{} in", "{}", "{} cm ({}0 mm)", "0,{} m", "{}\u00a0cm"]
+    cells = [spellings[number % len(spellings)].format(*[40 + number % 50] * 2) for number in range(120)]
+    table = [row | {"width": cell} for row, cell in zip(rows(), cells, strict=True)]
+    _, found = project(tmp_path, table)
+    assert (found["width"]["kind"], found["width"]["unit"]) == ("number", "cm")
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "spelled"),
+    [
+        ("5 cm", "centimeter", "cm"),
+        ("４０ｃｍ", "centimeter", "cm"),
+        ("5' 6\"", "inch", '"'),
+        ("7.2K rpm", "turn_per_minute", "rpm"),
+        ("16-GB", "gigaoctet", "GB"),
+        ("8 fl oz", "fluid_ounce", "fl oz"),
+        ("5", "meter", ""),
+    ],
+)
+def test_how_a_unit_is_spelled(text: str, unit: str, spelled: str) -> None:
+    assert guess_kinds._unit_in(text, unit) == spelled
+
+
+def test_a_brand_that_is_called_none_is_a_brand(tmp_path: Path) -> None:
+    table = [row | ({"brand": "None", "title": f"None shelf {number}"} if number % 9 == 0 else {})
+             for number, row in enumerate(rows())]  # fmt: skip
+    table = [row | {"color": "unknown" if number % 7 == 0 else row["color"]} for number, row in enumerate(table)]
+    _, found = project(tmp_path, table)
+    assert found["brand"] == {"kind": "text"}
+    config = (tmp_path / "project" / "config.toml").read_text()
+    assert 'empty_texts = ["unknown"]' in config
 
 
 def test_a_text_that_seldom_stands_in_the_rows_own_texts_is_left_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from catalog_enrichment.operations import compared_runs_text
 from catalog_enrichment.operations.compare_runs import compare_runs
 
 from ..catalog.catalog_rows import START, event, run_row
+from ..open_words import OPEN_WORDS
 from ..sample_catalog import build
 from ..sample_certificate import abstention, certificate
 
@@ -163,3 +164,19 @@ def test_the_job_prints_tables_and_a_json_line(tmp_path: Path, capsys: pytest.Ca
     assert "inputs that differ" in printed.err
     assert cli.compare_runs(["--config", str(sample.file), "import-1", "gone"]) == 2
     assert f"list_runs --config {sample.file} --last 100" in json.loads(capsys.readouterr().out)["message"]
+
+
+def test_the_same_number_or_text_in_another_spelling_is_no_difference(tmp_path: Path) -> None:
+    lake = Catalog(tmp_path / "catalog")
+    lake.dictionary = OPEN_WORDS
+    lake.append_rows("runs", RUNS, "runs")
+    values = {
+        "enrich-a": {"within": "109 cm", "unit": "109 cm", "beyond": "109 cm"},
+        "enrich-b": {"within": "110 cm", "unit": "1.09 m", "beyond": "112 cm"},
+    }
+    for run_id, given in values.items():
+        events = [wrote(product, value, run_id, attribute="width") for product, value in given.items()]
+        lake.append_rows("attribute_values", events, run_id)
+    found = compare_runs(lake, "enrich-a", "enrich-b")["values"]["width"]
+    assert (found["same"], found["differing"]) == (2, 1)
+    assert [example["product_id"] for example in found["examples"]] == ["beyond"]

@@ -27,6 +27,7 @@ from catalog_enrichment.operations.explain import (
 from catalog_enrichment.records import Cardinality
 
 from ..catalog.catalog_rows import START, prediction
+from ..open_words import WIDTH
 from ..sample_catalog import SampleCatalog, values
 from ..sample_certificate import SCORED_BY, certificate
 
@@ -36,7 +37,7 @@ IMAGES = {"max_bytes": SCORED_BY.max_image_bytes, "max_pixels": 7}
 SWITCHES = EnrichConfig(disabled_shops=["off"], disabled_categories=["Apparel/Hats"])
 PRODUCT = {
     "product_id": "a", "shop_id": "s", "category": "Apparel", "opt_out": False, "content_hash": "content-1",
-    "merchant_attributes": None,
+    "merchant_attributes": None, "language": "en",
 }  # fmt: skip
 
 
@@ -199,6 +200,22 @@ def test_why(case: str) -> None:
     assert ("since: the next run of" in text) == ("confirmed" in given)
     assert expected in text
     assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("given", "language", "expected"),
+    [
+        (["51 cm"], "en", ""),
+        (["1.299 cm"], "de", ""),  # it is stored so, and 1299 cm is not plausible
+        (["12-15 cm"], "de", " '12-15 cm' is no value of the attribute, and no label: it has several numbers."),
+        (["900"], None, " '900' is no value of the attribute, and no label: the number is not in the plausible range."),
+    ],
+)
+def test_a_merchants_text_that_is_no_number_says_why(given: list[str], language: str | None, expected: str) -> None:
+    product = PRODUCT | {"merchant_attributes": {"width": given}, "language": language}
+    facts = ValueFacts(product=product, attribute=WIDTH, current=seen("merchant", None), decisions=[], history=[])
+    gave = f"the merchant gave {given[0]!r}, and a merchant's value is never changed."
+    assert why(facts, SWITCHES) == gave + expected
 
 
 BY_MODEL = {"values": ["Blue", "Red"], "source": "model", "run_id": "enrich-1", "model_version": "7"}

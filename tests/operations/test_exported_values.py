@@ -400,7 +400,8 @@ def test_numbers_have_their_number_and_unit_by_themselves(spark: SparkSession, t
         kind=Kind.NUMBER,
         number=NumberRule(unit="cm", low=-1, high=500),
     )
-    asked = request(tmp_path / "values.jsonl", kind="jsonl", numbers=(width,))
+    catalog.dictionary = Dictionary({"width": width})
+    asked = request(tmp_path / "values.jsonl", kind="jsonl")
     exported_values.export_values(catalog, asked)
     found = {(row["attribute"], row["product_id"]): (row["number"], row["unit"]) for row in read(asked.target, "jsonl")}
     nothing = (None, None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_enrichment.catalog import ledger
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.enrichment import select
 from catalog_enrichment.enrichment.request import RunRequest, Window
 from catalog_enrichment.operations.promotion_diff import promotion_diff as diff_of_promotion
@@ -54,7 +55,7 @@ def test_kinds_of_changes(spark: SparkSession) -> None:
         ledger.retract(ledger.contradicted(active.events, decided), run)
     )
 
-    changes = value_changes(products, active, events)
+    changes = value_changes(products, active, events, Dictionary({}))
 
     assert {(row["product_id"], row["attribute"]): tuple(row)[2:] for row in changes.collect()} == {
         ("same", "color"): (["Red"], ["Red"], "unchanged"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.operations import explain, rollback, set_value
+from catalog_enrichment.operations.explain import PersonSet
 from catalog_enrichment.operations.set_value import Correction
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.values.kinds import Kind, NumberRule
 
+from ..open_words import BRAND, WIDTH
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
 
 COLOR = Attribute(
@@ -77,6 +80,38 @@ def test_numbers_are_read_by_their_kind_or_refused_with_the_reason() -> None:
     assert correction("width", "1,5 m").canonical_values(width, "de") == ["150 cm"]
     with pytest.raises(ConfigError, match="'12-15 cm' is no value of width: it has several numbers"):
         correction("width", "12-15 cm").canonical_values(width, None)
+
+
+def test_a_number_is_read_once_in_the_products_language() -> None:
+    length = Attribute(
+        name="length", cardinality=Cardinality.ONE, kind=Kind.NUMBER, number=NumberRule(unit="m", low=1, high=2000)
+    )
+    typed = correction("length", "1,299")
+    assert typed.canonical_values(length, "de") == ["1.299 m"]
+    stored = correction("length", "1.299 m", as_stored=True)
+    assert stored.canonical_values(length, "de") == ["1.299 m"]
+    assert correction("length", "1.299 m").canonical_values(length, "de") == ["1299 m"]
+
+
+def test_a_number_that_is_plausible_in_some_language_may_be_meant() -> None:
+    year = Attribute(
+        name="year", cardinality=Cardinality.ONE, kind=Kind.NUMBER, number=NumberRule(unit="", low=1000, high=2100)
+    )
+    correction("year", "1.999").check(Dictionary({"year": year}))
+    correction("year", "1,999").check(Dictionary({"year": year}))
+    with pytest.raises(ConfigError, match="not in the plausible range"):
+        correction("year", "2.999").check(Dictionary({"year": year}))
+
+
+def test_what_a_person_said_is_compared_in_the_units_of_now() -> None:
+    metres = replace(WIDTH, number=NumberRule(unit="m"))
+    said = PersonSet(values=("109 cm",), run_id="set_value-1", by="ann", reason=None)
+    renewed = set_value._as_said_now(said, metres)
+    assert renewed is not None
+    assert renewed.values == ("1.09 m",)
+    text = PersonSet(values=("Acme",), run_id="set_value-1", by="ann", reason=None)
+    assert set_value._as_said_now(text, BRAND) == text
+    assert set_value._as_said_now(None, BRAND) is None
 
 
 def test_the_user_is_named_by_login_or_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations import suggestions
 from catalog_enrichment.records import Cardinality
 
+from ..audit.audit_rows import said
 from ..catalog.catalog_rows import prediction, product, run_row, stamp
+from ..open_words import OPEN_WORDS
 from ..sample_catalog import SampleCatalog, change, table
 
 
@@ -94,6 +96,28 @@ def test_suggestions_of_shops_whose_ids_are_no_file_names_are_exported(spark: An
     changes = {row[1]: row[6] for shop in found.values() for row in list(csv.reader(shop.splitlines()))[1:]}
     assert "'=red, wool" in found[shops["1"]]
     assert changes == {"1": "replace", "2": "fill", "3": "add", "4": "fill"}
+
+
+def test_a_number_that_the_merchant_has_or_a_person_refused_is_not_suggested(spark: Any, tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog", spark)
+    catalog.dictionary = OPEN_WORDS
+    given = {"has": "110 cm", "has another": "112 cm", "refused": "50 cm", "text": "Acme"}
+    attributes = {"text": "brand"}
+    rows = [
+        product(name, merchant_attributes={attributes.get(name, "width"): [value]}) for name, value in given.items()
+    ]
+    catalog.append_rows("products", rows, "test")
+    suggested = {"has": "109 cm", "has another": "109 cm", "refused": "109 cm", "text": "ACME."}
+    predictions = [
+        prediction(name, attributes.get(name, "width"), value, decision="suggest") for name, value in suggested.items()
+    ]
+    catalog.append_rows("predictions", predictions, "test")
+    catalog.append_rows("runs", [run_row("run-1", attempt=1), run_row("ingest-1", attempt=1, kind="audit")], "test")
+    no = said(1, "no", product_id="refused", attribute="width", value="1.09 m", run_id="ingest-1")
+    catalog.append_rows("verdicts", [no], "test")
+    found = suggestions.open_suggestions(catalog, OPEN_WORDS).collect()
+    assert [row["product_id"] for row in found] == ["has another"]
+    assert found[0]["suggested_value"] == "109 cm"
 
 
 @pytest.mark.slow

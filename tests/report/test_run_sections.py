@@ -19,6 +19,7 @@ from catalog_enrichment.report.run_page import RunReport, write_run_report
 from catalog_enrichment.report.run_sections import backfill_row, chunk_rows, coverage_tables
 from catalog_enrichment.validation.by_shop import largest
 
+from ..open_words import OPEN_WORDS
 from ..test_reasons import LINES, NOT_WRITTEN
 from .report_samples import NOW, ParsedPage, certificate, run_row
 
@@ -80,6 +81,17 @@ def test_the_nearest_canonical_value_is_a_guess_and_nothing_is_guessed_where_non
         ("Charcoals", 3, "fr", "Grey"),
         ("?!", 1, "en", None),
     ]
+
+
+def test_what_is_no_number_says_why() -> None:
+    given = {"width": [["12-15 cm", "en", 3], ["51 cm", "en", 2], ["900", "de", 1]], "brand": [["-", "", 4]]}
+    found = run_sections.unmapped_values({"unmapped_value": given}, OPEN_WORDS)
+    assert [(row["value"], row["guess"], row["why"]) for of in found for row in of["values"]] == [
+        ("12-15 cm", None, "it has several numbers"),
+        ("900", None, "the number is not in the plausible range"),
+        ("-", None, "it says nothing"),
+    ]
+    assert [of["snippet"] for of in found] == ["", ""]
 
 
 def test_the_snippet_is_what_the_dictionary_takes(tmp_path: Path) -> None:

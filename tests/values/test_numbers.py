@@ -69,6 +69,33 @@ def test_the_language_decides_what_a_single_mark_before_three_digits_is() -> Non
     assert read("1,299 kg", "de") == [(1.299, "kilogram")]
 
 
+@pytest.mark.parametrize(
+    ("language", "number"),
+    [
+        ("es-ES", 1299),
+        ("es-MX", 1.299),
+        ("es_US", 1.299),
+        ("de-CH", 1.299),
+        ("de-DE", 1299),
+        ("it-CH", 1.299),
+        ("sv", 1299),
+        ("sv-SE", 1299),
+        ("en", 1.299),
+        ("ja", 1.299),
+        ("zh-Hant-TW", 1.299),
+        ("", 1.299),
+    ],
+)
+def test_some_countries_write_another_mark_than_their_language(language: str, number: float) -> None:
+    assert read("1.299 kg", language) == [(number, "kilogram")]
+
+
+def test_a_pound_with_ounces_is_one_number() -> None:
+    assert read("1 lb 8 oz") == [(24, "ounce")]
+    assert read("1 lb, 8 oz") == [(1, "pound"), (8, "ounce")]
+    assert read("1 lb 16 oz") == [(1, "pound"), (16, "ounce")]
+
+
 def test_a_k_without_a_unit_is_known_to_be_thousands_or_karats() -> None:
     assert [(each.number, each.in_thousands, each.end) for each in find("15K SAS 14 kt")] == [
         (15, True, 3),
@@ -101,7 +128,19 @@ def test_any_text_is_read(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(51.0, "51"), (50.8, "50.8"), (0.1 + 0.2, "0.3"), (1234567.0, "1234570"), (1e-9, "0.000000001"), (-0.0, "0")],
+    [
+        (51.0, "51"),
+        (50.8, "50.8"),
+        (0.1 + 0.2, "0.3"),
+        (1234.5678, "1234.57"),
+        (1234567.0, "1234567"),
+        (123456789.0, "123456789"),
+        (12345670.000000002, "12345670"),
+        (1e-9, "0.000000001"),
+        (-1234567.0, "-1234567"),
+        (-0.0, "0"),
+        (2.0**60, "1152921504606850000"),
+    ],
 )
-def test_numbers_are_shown_with_six_digits_and_no_exponent(number: float, text: str) -> None:
+def test_numbers_are_shown_with_six_digits_and_all_before_the_point(number: float, text: str) -> None:
     assert numbers.shown(number) == text

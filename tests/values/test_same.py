@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from catalog_enrichment.values import numbers, same
+from catalog_enrichment.values import numbers, same, units
 from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
 from catalog_enrichment.values.same import Problem
 
@@ -59,10 +61,102 @@ def test_a_k_is_thousands_but_for_karats() -> None:
     assert same.stored("14K", OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="kt"))) == "14 kt"
 
 
+@pytest.mark.parametrize(
+    ("text", "unit", "stored"),
+    [
+        ("6500K", "K", "6500 K"),
+        ("6500 K", "kelvin", "6500 kelvin"),
+        ("300K", "°C", "26.85 °C"),
+        ("16A", "A", "16 A"),
+        ("16 A", "mA", "16000 mA"),
+        ("10 M", "cm", "1000 cm"),
+        ("1.5M", "m", "1.5 m"),
+        ("16 a", "A", "16 A"),
+    ],
+)
+def test_a_capital_letter_alone_behind_a_number_is_its_unit(text: str, unit: str, stored: str) -> None:
+    assert same.stored(text, OpenRule(kind=Kind.NUMBER, number=NumberRule(unit=unit))) == stored
+
+
+def test_a_letter_that_is_no_unit_of_the_attribute_is_refused() -> None:
+    assert same.why_not("16 A", WIDTH) is Problem.OTHER_UNIT
+    assert same.why_not("16 B", WIDTH) is Problem.OTHER_WORDS
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("  51   cm ", "51 cm"),
+        ("\u200e51\u00a0cm\u200f", "51 cm"),
+        ("51\u200bcm", "51 cm"),
+        ("٥١\u200f cm", "51 cm"),
+        ("(20 in)", "50.8 cm"),
+        ("1,5 m", "150 cm"),
+        ("+51", "51 cm"),
+        ("100 cm (39.4 in)", "100 cm"),
+        ("39.4in / 100cm", "100.076 cm"),
+        ("0.5 m = 50 cm", "50 cm"),
+    ],
+)
+def test_unusual_spellings_are_read(text: str, stored: str) -> None:
+    assert same.stored(text, WIDTH) == stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100 cm (40 in)",  # 1.6% apart
+        "100 cm or 39.4 in",
+        "50 / 50 cm",
+        "50 50",
+        "50 cm, 5 kg",
+        "160 cm x 160 cm",
+        "900 cm = 9 m",
+    ],
+)
+def test_several_numbers_are_no_value_unless_they_are_one_in_two_units(text: str) -> None:
+    assert same.why_not(text, WIDTH) is Problem.SEVERAL_NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text", "is_value"),
+    [
+        (1, 500, "1", True),
+        (1, 500, "500", True),
+        (1, 500, "0.999", False),
+        (1, 500, "500.001", False),
+        (1, 500, "5.001 m", False),
+        (1, 500, "5 m", True),
+        (None, 500, "-40", True),
+        (0, None, "123456789", True),
+        (0, None, "-1", False),
+        (0, None, "0", True),
+        (None, None, "-0", True),
+    ],
+)
+def test_the_plausible_range_has_its_ends(low: float | None, high: float | None, text: str, is_value: bool) -> None:
+    rule = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", low=low, high=high))
+    assert same.why_not(text, rule) is (None if is_value else Problem.NOT_PLAUSIBLE)
+
+
+@given(st.sampled_from(sorted({text for texts in units._SPELLINGS.values() for text in texts.split()})),
+       st.floats(1e-12, 1e15) | st.floats(-1e15, -1e-12) | st.just(0.0))  # fmt: skip
+def test_what_is_stored_is_read_as_itself_in_every_unit(unit: str, number: float) -> None:
+    rule = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit=unit))
+    stored = same.stored(f"{numbers.shown(number)} {unit}", rule)
+    assert stored == f"{numbers.shown(number)} {unit}"
+    assert same.stored(stored, rule) == stored
+
+
 def test_only_the_units_that_are_listed_are_converted() -> None:
     metric = OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm", units=("mm",)))
     assert same.stored("510 mm", metric) == "51 cm"
     assert same.why_not('20"', metric) is Problem.OTHER_UNIT
+
+
+@pytest.mark.parametrize("text", ["1e-13", "1e16 cm", "1e300", "-1e16", "1e-300 km"])
+def test_numbers_that_nobody_could_print_are_not_plausible(text: str) -> None:
+    assert same.why_not(text, OpenRule(kind=Kind.NUMBER, number=NumberRule(unit="cm"))) is Problem.NOT_PLAUSIBLE
 
 
 def test_a_number_without_a_unit_takes_no_unit() -> None:
@@ -78,6 +172,19 @@ def test_numbers_are_the_same_within_the_tolerance() -> None:
     assert same.is_same("100 cm", "100 cm", exact)
     assert not same.is_same("100 cm", "100.1 cm", exact)
     assert NumberRule(unit="cm", tolerance=0).is_same(5.0, 5.0)
+
+
+def test_numbers_in_other_units_are_the_same() -> None:
+    assert same.is_same("109 cm", "1.09 m", WIDTH)
+    assert not same.is_same("109 cm", "1.09 kg", WIDTH)
+    assert not same.is_same("109 cm", "1.2 m", WIDTH)
+    assert not same.is_same("wide", "broad", WIDTH)
+
+
+def test_an_alias_is_the_same_as_its_text() -> None:
+    assert same.is_same("HP", "Hewlett Packard", BRAND)
+    assert same.is_same("hewlett-packard", "h.p.", BRAND)
+    assert not same.is_same("HP", "Dell", BRAND)
 
 
 @pytest.mark.parametrize(

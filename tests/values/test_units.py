@@ -36,6 +36,15 @@ def test_other_dimensions_are_not_converted(unit: str, to: str) -> None:
     assert units.convert(1.0, first, second) is None
 
 
+@pytest.mark.parametrize(("text", "unit"), [("A", "ampere"), ("M", "meter"), ("K", "kelvin"), ("cm", "centimeter")])
+def test_capital_letters_are_units_where_nothing_else_can_be_meant(text: str, unit: str) -> None:
+    assert units.unit_of_attribute(text) == unit
+
+
+def test_words_for_pieces() -> None:
+    assert {units.unit_of(text) for text in ("set", "cartons", "sets", "ct", "pcs")} == {"piece"}
+
+
 @pytest.mark.parametrize("text", ["foo", "", "M", "K", "xx", "stocks"])
 def test_other_words_are_no_units(text: str) -> None:
     assert units.unit_of(text) is None

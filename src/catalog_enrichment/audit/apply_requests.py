@@ -85,6 +85,7 @@ def _apply(context: Context, store: ReviewStore, request: ChangeRequest, config:
         product_id=request.product_id,
         attribute=request.attribute,
         values=_values(context, request),
+        as_stored=True,
         remove=not request.values,
         by=request.by,
         reason=request.reason or None,
@@ -153,7 +154,7 @@ def _ingest_answers(context: Context, store: ReviewStore, answers: Sequence[Chan
         given.sort(key=lambda row: (row["settled_at"], row["item_id"]))
         rows = list({row["item_id"]: row for row in given}.values())  # the newest answer to each
         record.run_id = run_id_of(rows)
-        refused, allowed = consequences.refused_and_allowed(rows, review_tables.newest(catalog))
+        refused, allowed = consequences.refused_and_allowed(rows, review_tables.newest(catalog), context.dictionary)
         catalog.append_rows(review_tables.VERDICTS, [row | {"run_id": record.run_id} for row in rows], record.run_id)
         events = 0
         if refused or allowed:

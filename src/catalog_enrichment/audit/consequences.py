@@ -25,6 +25,7 @@ from catalog_enrichment.catalog import ledger, review_tables, runs
 from catalog_enrichment.operations.rollback import planned_once
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Cardinality, Op, RunKind, Source
+from catalog_enrichment.spark import value_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -93,22 +94,23 @@ def ledger_plan(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dicti
             human[pair] = values
             given_at[pair] = max(row["settled_at"] for row in new if _pair(row) == pair)
             if was == NOTHING:
-                freed[pair] = frozenset(value for _, _, value in review_tables.refused_values(about))
-    refused, allowed = refused_and_allowed(new, before)
+                freed[pair] = frozenset(value for _, _, value in review_tables.refused_values(about, dictionary))
+    refused, allowed = refused_and_allowed(new, before, dictionary)
     return LedgerPlan(refused, allowed, human, unknown, given_at, freed)
 
 
 def refused_and_allowed(
-    new: Sequence[Row], before: Mapping[str, Row]
+    new: Sequence[Row], before: Mapping[str, Row], dictionary: Dictionary
 ) -> tuple[frozenset[review_tables.Key], frozenset[review_tables.Key]]:
     """Return the values of ``new`` verdicts that are refused now, and the values that are not refused any more.
 
     ``before``: item id -> the verdict that counted until now.
     """
     now = dict(before) | {row["item_id"]: row for row in new}
-    refused, was_refused = review_tables.refused_values(now.values()), review_tables.refused_values(before.values())
+    refused, was_refused = (review_tables.refused_values(rows.values(), dictionary) for rows in (now, before))
     asked = {(*_pair(row), row["value"]) for row in new}
-    return frozenset(refused & asked), frozenset(was_refused - refused)
+    lifted = {key for key in was_refused - refused if not review_tables.is_refused(key, refused, dictionary)}
+    return frozenset(refused & asked), frozenset(lifted)
 
 
 def _pair(row: Row) -> Pair:
@@ -128,7 +130,7 @@ def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> t
     """
     if attribute not in dictionary:
         return (), 0
-    known, many = dictionary[attribute].lists, dictionary[attribute].cardinality is Cardinality.MANY
+    renewed, many = dictionary[attribute].renewed, dictionary[attribute].cardinality is Cardinality.MANY
     values: list[str] = []
     unknown = 0
     for row in rows:
@@ -137,14 +139,14 @@ def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> t
         if row["answer"] == Answer.NONE.value:
             values = [*NOTHING]
         elif row["answer"] == Answer.OTHER.value:
-            right = [value for value in row["right_values"] if known(value)]
+            right = [value for given in row["right_values"] if (value := renewed(given)) is not None]
             unknown += len(row["right_values"]) - len(right)
             values = [value for value in values if value not in NOTHING]
             values = [*values, *right] if many else right[:1] or values
     if many and values and values != [*NOTHING]:
         # the human set replaces the model's as a whole: confirmed values stay in it, refused values do not
-        confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and known(row["value"])]
-        refused = {value for _, _, value in review_tables.refused_values(rows)}
+        confirmed = [row["value"] for row in rows if row["answer"] == Answer.YES.value and renewed(row["value"])]
+        refused = {value for _, _, value in review_tables.refused_values(rows, dictionary)}
         values = [value for value in [*values, *confirmed] if value not in refused]
     return tuple(sorted(set(values))), unknown
 
@@ -155,7 +157,7 @@ def planned(catalog: Catalog, record: RunRecord, plan: LedgerPlan) -> DataFrame:
     def events_of_plan(events: DataFrame, stamp: ledger.RunStamp) -> DataFrame:
         known = runs.rows(catalog, ["run_id", "kind", "finished_at"])
         own_runs = {row["run_id"] for row in known if row["kind"] == RunKind.AUDIT}
-        return planned_events(catalog.read("products"), events, plan, stamp, own_runs)
+        return planned_events(catalog.read("products"), events, plan, stamp, own_runs, catalog.dictionary)
 
     return planned_once(catalog, record, events_of_plan)
 
@@ -175,12 +177,17 @@ def publish(catalog: Catalog, record: RunRecord, planned: DataFrame) -> int:
 
 
 def planned_events(
-    products: DataFrame, events: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp, own_runs: Collection[str]
+    products: DataFrame,
+    events: DataFrame,
+    plan: LedgerPlan,
+    stamp: ledger.RunStamp,
+    own_runs: Collection[str],
+    dictionary: Dictionary,
 ) -> DataFrame:
     """Return the events (contract `attribute_values`) of ``plan``.
 
     ``products`` and ``events``: the whole tables; ``own_runs``: earlier runs of audit_ingest, whose human sets may be
-    replaced or retracted.
+    replaced or retracted; ``dictionary``: says which values are the same.
     """
     from pyspark.sql import functions as F
 
@@ -192,29 +199,30 @@ def planned_events(
     by_models = active.where(F.col("source") == Source.MODEL.value)
     human = _human_assertions(products, people, plan, stamp, own_runs)
     emptied = [_pair(row) for row in human if row["value"] == ledger.NO_VALUE]
-    gone = _only(by_models, plan.refused).unionByName(_only(by_models, emptied, _PAIR)).dropDuplicates(["event_id"])
+    gone = _same(by_models, plan.refused, dictionary).unionByName(_only(by_models, emptied))
+    gone = gone.dropDuplicates(["event_id"])
     gone = gone.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value))
     no_longer = [pair for pair, values in plan.human.items() if not values]
-    dropped = _only(people.where(F.col("run_id").isin(sorted(own_runs))), no_longer, _PAIR)
+    dropped = _only(people.where(F.col("run_id").isin(sorted(own_runs))), no_longer)
     dropped = dropped.withColumn("contradiction", F.lit(Reason.SUPERSEDED.value))
     rows = [tuple(row.get(name) for name in contract.columns("attribute_values")) for row in human]
     return (
         ledger.retract(ledger.with_replaced(active, gone), stamp)
         .unionByName(ledger.retract(dropped, stamp))
-        .unionByName(_reinstated(events, plan, stamp))
+        .unionByName(_reinstated(events, plan, stamp, dictionary))
         .unionByName(spark.createDataFrame(rows, contract.spark_schema("attribute_values")))
     )
 
 
-def _reinstated(events: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp) -> DataFrame:
+def _reinstated(events: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp, dictionary: Dictionary) -> DataFrame:
     """Return reinstate events for what an earlier verdict retracted and nobody says is wrong any more."""
     from pyspark.sql import functions as F
 
     by_verdict = (F.col("op") == Op.RETRACT.value) & (F.col("reason") == Reason.REFUSED_BY_PERSON.value)
     retracts = events.where(by_verdict & F.col("undoes").isNull())
     still_refused = [(*pair, value) for pair, values in plan.freed.items() for value in values]
-    of_freed = _only(_only(retracts, plan.freed, _PAIR), still_refused, how="left_anti")
-    again = _only(retracts, plan.allowed).unionByName(of_freed)
+    of_freed = _same(_only(retracts, plan.freed), still_refused, dictionary, without=True)
+    again = _same(retracts, plan.allowed, dictionary).unionByName(of_freed)
     ids = again.select(F.col("refers_to").alias("event_id")).distinct()
     asserts = events.where(F.col("op") == Op.ASSERT.value).join(ids, "event_id", "left_semi")
     of_gone = events.where(F.col("reason") == Reason.PRODUCT_GONE.value).select(F.col("refers_to").alias("event_id"))
@@ -262,14 +270,20 @@ def _newest_times(people: DataFrame) -> dict[Pair, datetime]:
     return {_pair(row): start + timedelta(microseconds=row["micros"]) for row in times}
 
 
-def _only(
-    rows: DataFrame,
-    keys: Iterable[tuple[str, ...]],
-    names: Sequence[str] = (*_PAIR, "value"),
-    how: str = "left_semi",
-) -> DataFrame:
-    """Return the ``rows`` about ``keys``, given as values of the columns ``names``; by "left_anti" all others."""
+def _only(rows: DataFrame, keys: Iterable[tuple[str, ...]], names: Sequence[str] = _PAIR) -> DataFrame:
+    """Return the ``rows`` about ``keys``, given as values of the columns ``names``."""
     from pyspark.sql import functions as F
 
     frame = rows.sparkSession.createDataFrame(sorted(keys), ", ".join(f"{name} string" for name in names))
-    return rows.join(F.broadcast(frame), list(names), how)
+    return rows.join(F.broadcast(frame), list(names), "left_semi")
+
+
+def _same(
+    rows: DataFrame, keys: Iterable[review_tables.Key], dictionary: Dictionary, without: bool = False
+) -> DataFrame:
+    """Return the ``rows`` with a value that is the same as one of ``keys``; ``without``: all others."""
+    from pyspark.sql import functions as F
+
+    marked = rows.join(F.broadcast(value_columns.sets_of(rows, keys, "among")), list(_PAIR), "left")
+    is_same = value_columns.is_among(dictionary, F.col("value"), F.col("among"))
+    return marked.where(~is_same if without else is_same).select(*rows.columns)

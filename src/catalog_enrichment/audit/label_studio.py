@@ -11,14 +11,16 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from catalog_enrichment.audit import typed_values
 from catalog_enrichment.audit.page.site import ScaledPictures
 from catalog_enrichment.audit.review_records import Answer, Item, Verdict, person_key, request_of
 from catalog_enrichment.audit.review_store import ReviewStore
-from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.records import RunStatus
 from catalog_enrichment.web.quotes import Evidence
@@ -37,6 +39,8 @@ LABELING_CONFIG = """<View>
   </Choices>
   <Choices name="right_values" toName="listing" value="$values" choice="multiple" layout="select"
            visibleWhen="choice-selected" whenTagName="answer" whenChoiceValue="other"/>
+  <TextArea name="typed_value" toName="listing" maxSubmissions="1" placeholder="$typed"
+            visibleWhen="choice-selected" whenTagName="answer" whenChoiceValue="other"/>
 </View>
 """
 """The project's labeling interface, for Settings, Labeling Interface, Code."""
@@ -71,7 +75,8 @@ def _task(item: Item, dictionary: Dictionary, pictures: ScaledPictures) -> dict[
     encoded = base64.b64encode(picture.data).decode() if picture else ""
     asked = f"{item.attribute} is {item.value}. Is it correct?" if item.value else f"What is the {item.attribute}?"
     evidence = Evidence.of(item.evidence, item.title, item.description).sentence
-    values = dictionary[item.attribute].values if item.attribute in dictionary else ()
+    found = dictionary.attributes.get(item.attribute)
+    values = found.values if found else ()
     return {
         "item_id": item.item_id,
         "sample_id": item.sample_id,
@@ -82,8 +87,17 @@ def _task(item: Item, dictionary: Dictionary, pictures: ScaledPictures) -> dict[
         "attribute": item.attribute,
         "value": item.value,
         "values": [{"value": value} for value in values if value != item.value],
+        "typed": _what_to_type(found),
         "picture": f"data:image/jpeg;base64,{encoded}" if encoded else _NO_PICTURE,
     }
+
+
+def _what_to_type(attribute: Attribute | None) -> str:
+    """Return what the field for a typed value asks for."""
+    if attribute is None or not attribute.is_open:
+        return "choose from the list above"
+    unit = attribute.number.unit if attribute.number else ""
+    return f"the right {attribute.name}" + (f", in {unit} or with its unit" if unit else "")
 
 
 _NO_PICTURE = (
@@ -112,10 +126,13 @@ def import_results(store: ReviewStore, dictionary: Dictionary, source: Path) -> 
         try:
             verdict = _verdict(data, annotation)
             item = store.item(verdict.item_id)
+            given = [
+                *store.verdicts_of(item.item_id),
+                *(each for each in newest.values() if each.item_id == item.item_id),
+            ]
+            right = typed_values.verdict_values(dictionary, item, verdict.right_values, verdict.reviewer, given)
+            verdict = replace(verdict, right_values=tuple(sorted(right)))
             verdict.check(item, store.sample(item.sample_id).purpose)
-            found = dictionary.attributes.get(item.attribute)
-            if unknown := sorted(value for value in verdict.right_values if found is None or not found.lists(value)):
-                raise DataContractError(f"{unknown} is not among the values of {item.attribute}")
             key = (verdict.item_id, person_key(verdict.reviewer))
             newest.pop(key, None)  # the order stays that of time
             newest[key] = verdict
@@ -154,11 +171,16 @@ def _annotations(source: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str,
 
 def _verdict(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> Verdict:
     """Return the verdict. Raises ValueError, KeyError or TypeError for an annotation of another interface."""
-    results = [result for result in annotation["result"] if result["type"] == "choices"]
-    chosen = {result["from_name"]: result["value"]["choices"] for result in results}
+    kinds = {"choices": "choices", "textarea": "text"}
+    chosen = {
+        result["from_name"]: result["value"][kinds[result["type"]]]
+        for result in annotation["result"]
+        if result["type"] in kinds
+    }
     (answer,) = chosen["answer"]
     at = datetime.fromisoformat(str(annotation.get("updated_at") or annotation["created_at"]))
-    right = chosen.get("right_values", []) if answer == Answer.OTHER.value else []
+    typed = [text for text in chosen.get("typed_value", []) if text.strip()]
+    right = [*chosen.get("right_values", []), *typed] if answer == Answer.OTHER.value else []
     return Verdict(
         item_id=data["item_id"],
         reviewer=_person(annotation["completed_by"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import switches
@@ -18,7 +19,7 @@ from catalog_enrichment.web.pages import when
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
-    from catalog_enrichment.dictionary import Dictionary
+    from catalog_enrichment.dictionary import Attribute, Dictionary
 
 
 def _check(switch: Switch, dictionary: Dictionary) -> None:
@@ -34,8 +35,26 @@ def _check(switch: Switch, dictionary: Dictionary) -> None:
         raise ConfigError("a stratum can be paused, not off: switch off its category instead")
     if scope in OF_ATTRIBUTE and switch.attribute not in dictionary:
         raise ConfigError(f"{switch.attribute!r} is not in the dictionary, which has {sorted(dictionary.attributes)}")
-    if scope is Scope.VALUE and not dictionary[switch.attribute].lists(switch.target):
-        raise ConfigError(f"{switch.target!r} is no value of {switch.attribute} in the dictionary")
+    if scope is Scope.VALUE and (why := _why_no_value(dictionary[switch.attribute], switch.target)):
+        raise ConfigError(f"{switch.target!r} is no value of {switch.attribute} in the dictionary{why}")
+
+
+def _why_no_value(attribute: Attribute, target: str) -> str:
+    """Return the end of a message; empty for a value of the attribute."""
+    if attribute.is_open:
+        return f": {why}" if (why := attribute.why_not(target)) else ""
+    return "" if attribute.lists(target) else ": the name of a value is given as the dictionary spells it"
+
+
+def _with_stored_value(catalog: Catalog, attribute: Attribute, switch: Switch) -> Switch:
+    """Return the switch of a number or a text with the value as it is stored.
+
+    Where the same value has a switch already, in whatever spelling, its target is that switch's.
+    """
+    value = attribute.canonical(switch.target) or switch.target
+    there = [each.target for each in switches.history(catalog) if each.key[:2] == switch.key[:2]]
+    known = value if value in there else next((each for each in there if attribute.is_same(value, each)), value)
+    return replace(switch, target=known)
 
 
 def set_switch(catalog: Catalog, dictionary: Dictionary, switch: Switch) -> dict[str, Any]:
@@ -44,6 +63,8 @@ def set_switch(catalog: Catalog, dictionary: Dictionary, switch: Switch) -> dict
     Raises ConfigError where nothing in the catalog has the name: a misspelled switch would stop nothing.
     """
     _check(switch, dictionary)
+    if switch.scope is Scope.VALUE and dictionary[switch.attribute].is_open:
+        switch = _with_stored_value(catalog, dictionary[switch.attribute], switch)
     if switch.state is not State.ON:
         _check_known(catalog, switch)
     moved = switches.write(catalog, [switch])

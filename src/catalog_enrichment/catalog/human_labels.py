@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from catalog_enrichment.catalog import ledger, review_tables
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.dictionary import Dictionary
 
 LABELS_COLUMN = "labels_by_people"
 """Column that :func:`with_labels` adds: as JSON, attribute -> the fields of :class:`HumanLabel`."""
@@ -74,9 +76,9 @@ class HumanLabel:
 
 def labels(catalog: Catalog) -> dict[str, dict[str, HumanLabel]]:
     """Return product id -> attribute -> the label; none where people could not tell, or found no right value."""
-    verdicts = review_tables.newest(catalog).values()
+    verdicts, dictionary = review_tables.newest(catalog).values(), catalog.dictionary
     gold = {_pair(verdict) for verdict in verdicts if verdict["purpose"] == review_tables.GOLD}
-    found = _labels_of_verdicts(verdict for verdict in verdicts if _pair(verdict) not in gold)
+    found = _labels_of_verdicts((verdict for verdict in verdicts if _pair(verdict) not in gold), dictionary)
     for pair, (at, values) in _human_sets(catalog).items():
         newer = pair not in found or (found[pair][0] < at and set(found[pair][1].right) != set(values))
         if newer and pair not in gold:
@@ -105,23 +107,25 @@ def _pair(row: Row) -> Pair:
     return (row["product_id"], row["attribute"])
 
 
-def _labels_of_verdicts(verdicts: Iterable[Row]) -> dict[Pair, tuple[datetime, HumanLabel]]:
+def _labels_of_verdicts(verdicts: Iterable[Row], dictionary: Dictionary) -> dict[Pair, tuple[datetime, HumanLabel]]:
     """Return the time of the newest verdict, and what all of them come to.
 
     Of several values that were each confirmed all are right; right values that a reviewer gave replace them.
+    ``dictionary``: says which values are the same.
     """
     found: dict[Pair, tuple[datetime, HumanLabel]] = {}
     for row in sorted(verdicts, key=lambda row: row["settled_at"]):
         pair, value = _pair(row), {row["value"]} - {""}
         _, before = found.get(pair, (None, HumanLabel((), (), "")))
         right, wrong = set(before.right), set(before.wrong)
+        others = partial(_without, dictionary, row["attribute"])
         if row["answer"] == "yes":
-            right, wrong = right | value, wrong - value
+            right, wrong = right | value, others(wrong, value)
         elif row["answer"] == "other":
             right = set(row["right_values"])
-            wrong = (wrong | value) - right
+            wrong = others(wrong | value, right)
         elif row["answer"] == "no":
-            right, wrong = right - value, wrong | value
+            right, wrong = others(right, value), wrong | value
         elif row["answer"] == "none":  # a wrong value teaches that another value is right, and none is
             right, wrong = set(), set()
         else:
@@ -130,6 +134,11 @@ def _labels_of_verdicts(verdicts: Iterable[Row]) -> dict[Pair, tuple[datetime, H
         label = HumanLabel(tuple(sorted(right)), tuple(sorted(wrong)), row["purpose"], by_two)
         found[pair] = (row["settled_at"], label)
     return found
+
+
+def _without(dictionary: Dictionary, attribute: str, values: set[str], gone: set[str]) -> set[str]:
+    """Return the ``values`` that are not the same value as one of ``gone``."""
+    return {value for value in values if not any(dictionary.is_same(attribute, value, other) for other in gone)}
 
 
 def _human_sets(catalog: Catalog) -> dict[Pair, tuple[datetime, tuple[str, ...]]]:

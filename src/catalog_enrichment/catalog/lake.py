@@ -27,6 +27,7 @@ from catalog_enrichment.catalog.locks import AssertHeld
 from catalog_enrichment.catalog.object_storage import ObjectStorage, storage_of
 from catalog_enrichment.catalog.storage import FolderStorage, Storage
 from catalog_enrichment.catalog.value_names import Names
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.errors import ConfigError, DataContractError
 from catalog_enrichment.records import strictly_later
 from catalog_enrichment.spark.frames import few_ids, persisted_frames
@@ -46,6 +47,9 @@ REFRESH_ATTEMPTS = 5
 
 _AMBIGUOUS = set("%[]{}*?\\")
 """In a path, deltalake decodes the percent sign, and Spark reads the other characters as patterns."""
+
+_NUMBERS = "numbers"
+"""Beside the tables that ``current_values`` is derived from: the hash of the attributes that are numbers."""
 
 _WIDENS = {"bigint": {"int"}, "double": {"int", "float"}}
 """Types that a column may have instead of the contract's: every value survives the cast."""
@@ -70,6 +74,8 @@ class Catalog:
         self._spark = spark
         self._lease_seconds = lease_seconds
         self._names: Names | None = None
+        self.dictionary = Dictionary({})
+        """Says which values are numbers, and which are the same; jobs set it (context.follow_dictionary)."""
 
     @classmethod
     def of(cls, config: Config, spark: SparkSession | None = None) -> Catalog:
@@ -297,16 +303,17 @@ class Catalog:
     # what readers see
 
     def current_values_stale(self) -> bool:
-        """Return whether products or ledger have changed since ``current_values`` was derived from them."""
+        """Return whether products, ledger, names or the dictionary's numbers have changed since ``current_values`` was
+        derived from them."""
         delta = self.tables.open("current_values")
         return delta is None or _derived_from(delta) != self._source_versions()
 
     def refresh_current_values(self, run_id: str, changed: DataFrame | None = None) -> bool:
         """Derive ``current_values`` again if it is stale; return whether it was.
 
-        Its commit keeps the versions of the tables that it was derived from. ``changed``: has the ``product_id`` of
-        every product that ``run_id`` changed, in the products or the ledger. Where nothing else was committed since the
-        last refresh, only these products are derived again.
+        Its commit keeps the versions of the tables that it was derived from, and a hash of the dictionary's numbers.
+        ``changed``: has the ``product_id`` of every product that ``run_id`` changed, in the products or the ledger.
+        Where nothing else has changed since the last refresh, only these products are derived again.
         """
         for _ in range(REFRESH_ATTEMPTS):
             # the order matters: opened before the sources are looked at, so that a refresh that saw older
@@ -337,14 +344,15 @@ class Catalog:
             for table, columns in ledger.CURRENT_VALUES_FROM.items()
         )
         if changed is None:
-            rows = ledger.current_values(products, ledger.active(events))
+            rows = ledger.current_values(products, ledger.active(events), self.dictionary)
             return self._spark_parts("current_values", rows), names_of(delta)
         if ids is None:
             products, events = (
                 frame.join(changed.select("product_id"), "product_id", "left_semi") for frame in (products, events)
             )
         with persisted_frames() as persist:  # events are read twice, products three times
-            rows = ledger.current_values(persist(products), ledger.active(persist(events)))
+            active = ledger.active(persist(events))
+            rows = ledger.current_values(persist(products), active, self.dictionary)
             return self._updated_parts("current_values", delta, rows, changed, ids)
 
     def confirm_current_values(self, run_id: str) -> None:
@@ -352,10 +360,12 @@ class Catalog:
         self.tables.commit(self.tables.create("current_values"), [], run_id, self._source_versions())
 
     def _source_versions(self) -> dict[str, int]:
-        return {table: max(self.version(table), 0) for table in COMMIT_POINTS}  # version 0 is the empty table
+        versions = {table: max(self.version(table), 0) for table in COMMIT_POINTS}  # version 0 is the empty table
+        return versions | {_NUMBERS: self.dictionary.numbers_hash()}
 
     def _only_changed_by(self, run_id: str, before: dict[str, int | None], now: dict[str, int]) -> bool:
-        """Return whether the sources' versions ``now`` are those ``before``, or the next if ``run_id`` committed it."""
+        """Return whether the sources' versions ``now`` are those ``before``, or the next if ``run_id`` committed it;
+        the dictionary's numbers are the same."""
 
         def by_run(table: str, earlier: int | None) -> bool:
             delta = self.tables.open(table)
@@ -363,7 +373,7 @@ class Catalog:
                 return now[table] == earlier
             return bool(delta.history(1)[0].get("run_id") == run_id)
 
-        return all(by_run(table, before[table]) for table in COMMIT_POINTS)
+        return before[_NUMBERS] == now[_NUMBERS] and all(by_run(table, before[table]) for table in COMMIT_POINTS)
 
     def _session(self) -> SparkSession:
         if self._spark is None:
@@ -372,7 +382,8 @@ class Catalog:
 
 
 def _derived_from(delta: DeltaTable) -> dict[str, int | None]:
-    return {table: delta.transaction_version(table) for table in COMMIT_POINTS}
+    versions = {table: delta.transaction_version(table) for table in COMMIT_POINTS}
+    return versions | {_NUMBERS: delta.transaction_version(_NUMBERS) or 0}
 
 
 def _select_contract(table: str, df: DataFrame) -> DataFrame:

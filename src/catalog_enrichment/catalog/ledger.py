@@ -23,8 +23,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.reasons import ADMINISTRATIVE, JUDGED, Reason
 from catalog_enrichment.records import Decision, Op, Source, event_id
+from catalog_enrichment.spark import value_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -346,12 +348,12 @@ def human_owned(events: DataFrame) -> DataFrame:
     return active(events.where(F.col("source") == Source.HUMAN.value)).select(_KEY).distinct()
 
 
-def current_values(products: DataFrame, active: DataFrame) -> DataFrame:
+def current_values(products: DataFrame, active: DataFrame, dictionary: Dictionary | None = None) -> DataFrame:
     """Return what the catalog's readers see (contract `current_values`), per product and attribute, values sorted.
 
     The merchant's set (I1); else the newest human set, which may say that there is no value; else the whole set of the
     newest run with an active value. Products that are gone have nothing, and where the merchant opted out no model's
-    value is seen.
+    value is seen. ``dictionary``: says which attributes are numbers; without it `number` and `unit` are null.
     """
     from pyspark.sql import functions as F
 
@@ -360,9 +362,10 @@ def current_values(products: DataFrame, active: DataFrame) -> DataFrame:
     visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
     removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
     others = visible.where(~removed).join(merchant, _KEY, "left_anti")
-    return merchant.unionByName(others, allowMissingColumns=True).select(
-        *[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")]
-    )
+    seen = merchant.unionByName(others, allowMissingColumns=True)
+    only = F.when(F.size("values") == 1, F.col("values")[0])
+    seen = seen.withColumn("value", only).withColumns(value_columns.number_and_unit(dictionary or Dictionary({})))
+    return seen.select(*[F.col(field.name).cast(field.dataType) for field in contract.spark_schema("current_values")])
 
 
 def _merchant_values(products: DataFrame) -> DataFrame:

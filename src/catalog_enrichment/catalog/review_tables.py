@@ -9,6 +9,7 @@ since. Verdicts that a rolled back run ingested do not count, and are not ingest
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from catalog_enrichment.records import RunKind
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.dictionary import Dictionary
 
 AUDITS, VERDICTS, CONFIRMATIONS = "audits", "verdicts", "confirmations"
 
@@ -77,25 +79,37 @@ def newest(catalog: Catalog) -> dict[str, Row]:
 
 def refused(catalog: Catalog) -> set[Key]:
     """Return the values that people found wrong, with their product and attribute: they are not written again."""
-    return refused_values(newest(catalog).values())
+    return refused_values(newest(catalog).values(), catalog.dictionary)
 
 
-def refused_values(rows: Iterable[Mapping[str, Any]]) -> set[Key]:
+def refused_values(rows: Iterable[Mapping[str, Any]], dictionary: Dictionary) -> set[Key]:
     """Return the values that ``rows``, one verdict per item, refuse.
 
     Several items, of several samples, may be about one value. It is refused if one of them says that it is wrong:
     another item's yes does not lift that, nor somebody who cannot tell. Only a changed verdict on the same item does,
-    and the later accept of a manager.
+    and the later accept of a manager. ``dictionary``: says whether that is the same value.
     """
     wrong: dict[Key, Any] = {}
-    accepted: dict[Key, Any] = {}
+    accepted: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     for row in sorted(rows, key=lambda row: row["settled_at"]):
         key = (row["product_id"], row["attribute"], row["value"])
         if is_wrong(row):
             wrong[key] = row["settled_at"]
         elif row["answer"] == "yes" and row["purpose"] == OF_MANAGERS:
-            accepted[key] = row["settled_at"]
-    return {key for key, at in wrong.items() if key[2] and not (key in accepted and accepted[key] >= at)}
+            accepted[key[:2]][key[2]] = row["settled_at"]
+
+    def is_lifted(key: Key) -> bool:
+        later = (value for value, at in accepted.get(key[:2], {}).items() if at >= wrong[key])
+        return any(dictionary.is_same(key[1], key[2], value) for value in later)
+
+    return {key for key in wrong if key[2] and not is_lifted(key)}
+
+
+def is_refused(key: Key, refused: Collection[Key], dictionary: Dictionary) -> bool:
+    """Return whether a value is among the ``refused`` values, by the kind of its attribute."""
+    if key in refused or key[1] not in dictionary.open_attributes:
+        return key in refused
+    return any(key[:2] == other[:2] and dictionary.is_same(key[1], key[2], other[2]) for other in refused)
 
 
 def is_wrong(verdict: Mapping[str, Any]) -> bool:

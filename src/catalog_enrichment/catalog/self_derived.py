@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from catalog_enrichment import contract
 from catalog_enrichment.catalog import runs
 from catalog_enrichment.records import Decision, Op, Source
+from catalog_enrichment.spark import value_columns
 from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ TABLE = "self_derived"
 COLUMN = "self_derived_attributes"
 """Column that :func:`scan_products` adds."""
 
-_VALUE = ["product_id", "attribute", "value"]
+_KEY = ["product_id", "attribute"]
+_VALUE = [*_KEY, "value"]
 
 
 def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
@@ -42,19 +44,33 @@ def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFram
 
     given, ids = _values(imported), few_ids(imported)
     products = catalog.read("products", columns=["product_id", "merchant_attributes"], ids=ids)
-    stored = _values(products.join(imported.select("product_id"), "product_id", "left_semi"))
+    stored = products.join(imported.select("product_id"), "product_id", "left_semi")
+    stored = stored.select("product_id", F.explode("merchant_attributes").alias("attribute", "stored"))
+    is_stored = value_columns.is_among(catalog.dictionary, F.col("value"), F.col("stored"))
+    new = given.join(stored, _KEY, "left").where(~is_stored).select(*_VALUE)
     by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
     events = catalog.read("attribute_values", ids=ids).where(by_model)  # also where the value was retracted since
-    written = events.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")).join(given, _VALUE, "left_semi")
+    written = _repeated(catalog, given, events.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")))
     finished = runs.succeeded(catalog).select("run_id", F.col("finished_at").alias("at"))
     suggested = (
         catalog.read("predictions", ids=ids).where(F.col("decision") == Decision.SUGGEST.value).join(finished, "run_id")
     )
-    new = given.join(stored, _VALUE, "left_anti")
-    suggested = suggested.select(*_VALUE, "run_id", "at").join(new, _VALUE, "left_semi")
+    suggested = _repeated(catalog, new, suggested.select(*_VALUE, "run_id", "at"))
     own = written.unionByName(suggested).join(catalog.read(TABLE, ids=ids), _VALUE, "left_anti")
     rows = own.groupBy(*_VALUE).agg(F.min_by("run_id", F.struct("at", "run_id")).alias("run_id"))
     return rows.withColumn("found_at", F.lit(at)).select(contract.columns(TABLE))
+
+
+def _repeated(catalog: Catalog, given: DataFrame, by_model: DataFrame) -> DataFrame:
+    """Return the merchants' values ``given`` that repeat a value ``by_model``, with its run_id and time ``at``.
+
+    A merchant's value in another spelling, or a number within the tolerance, repeats it too.
+    """
+    from pyspark.sql import functions as F
+
+    pairs = given.join(by_model.withColumnRenamed("value", "own"), _KEY)
+    is_same = value_columns.is_among(catalog.dictionary, F.col("value"), F.array("own"))
+    return pairs.where(is_same).select(*_VALUE, "run_id", "at")
 
 
 def scan_products(catalog: Catalog, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

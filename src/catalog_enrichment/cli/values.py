@@ -155,7 +155,6 @@ def export_values(config: Config, args: argparse.Namespace) -> Summary:
         shops=tuple(args.shop),
         sources=tuple(args.source),
         run_ids=tuple(args.run),
-        numbers=tuple(attribute for attribute in dictionary.attributes.values() if attribute.number),
     )
     exported_values.check(Catalog.of(config), dictionary, request)
     return exported_values.export_values(open_context(config, "export_values").catalog, request)
@@ -192,10 +191,12 @@ def compare_runs(config: Config, args: argparse.Namespace) -> Summary:
     """Compare two runs: inputs, counts, decisions by reason, coverage, certificates and written values. Changes
     nothing."""
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.context import follow_dictionary
     from catalog_enrichment.operations import compare_runs as comparison
     from catalog_enrichment.operations import compared_runs_text
 
     catalog = Catalog.of(config)
+    follow_dictionary(config, catalog)  # says which values are the same
     compared = comparison.compare_runs(catalog, args.run_a, args.run_b, args.examples, config_options(args))
     to_stderr(compared_runs_text.as_text(compared))
     return compared

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LOCK = 0x6361_7461_6C6F_6732
 """Key of the advisory lock of the delivery at work; the schema's name is mixed in."""
 
-_TYPES = ("int8", "bool", "text", "text", "text[]", "text", "text", "text", "text", "timestamptz")
-"""The types of the columns of _STAGE, which are the columns of differences.SCHEMA after a number."""
+_TYPES = ("int8", "bool", "text", "text", "text[]", "float8", "text", "text", "text", "text", "text", "timestamptz")
+"""The types of the columns of _STAGE, which are the columns of differences.SCHEMA after a place."""
 
 MOST_NAMED = 100
 """Rows left out that a step names."""
@@ -48,8 +48,9 @@ reference."""
 
 _STAGE = """
 CREATE TEMPORARY TABLE staged (
-    number bigint NOT NULL, gone boolean NOT NULL, product_id text NOT NULL, attribute text NOT NULL,
-    "values" text[], source text, run_id text, model_version text, certificate_id text, asserted_at timestamptz
+    place bigint NOT NULL, gone boolean NOT NULL, product_id text NOT NULL, attribute text NOT NULL,
+    "values" text[], number double precision, unit text, source text, run_id text, model_version text,
+    certificate_id text, asserted_at timestamptz
 ) ON COMMIT DROP
 """
 _MAY_WRITE = """
@@ -63,16 +64,17 @@ WHERE relation.oid = %s::regclass AND pg_has_role(session_user, role.oid, 'MEMBE
 """Returns the roles that may change the table and whose rights the connection has or can take."""
 _UPSERT = """
 INSERT INTO {schema}.delivered_values AS old
-    (product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at, version)
-SELECT product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at, %s
-FROM pg_temp.staged WHERE NOT gone AND number >= %s AND number < %s
+    (product_id, attribute, "values", number, unit, source, run_id, model_version, certificate_id, asserted_at, version)
+SELECT product_id, attribute, "values", number, unit, source, run_id, model_version, certificate_id, asserted_at, %s
+FROM pg_temp.staged WHERE NOT gone AND place >= %s AND place < %s
 ON CONFLICT (product_id, attribute) DO UPDATE SET
-    "values" = excluded."values", source = excluded.source, run_id = excluded.run_id,
-    model_version = excluded.model_version, certificate_id = excluded.certificate_id,
-    asserted_at = excluded.asserted_at, version = excluded.version
-WHERE (old."values", old.source, old.run_id, old.model_version, old.certificate_id, old.asserted_at)
-    IS DISTINCT FROM (excluded."values", excluded.source, excluded.run_id, excluded.model_version,
-        excluded.certificate_id, excluded.asserted_at)
+    "values" = excluded."values", number = excluded.number, unit = excluded.unit, source = excluded.source,
+    run_id = excluded.run_id, model_version = excluded.model_version,
+    certificate_id = excluded.certificate_id, asserted_at = excluded.asserted_at, version = excluded.version
+WHERE (old."values", old.number, old.unit, old.source, old.run_id, old.model_version, old.certificate_id,
+        old.asserted_at)
+    IS DISTINCT FROM (excluded."values", excluded.number, excluded.unit, excluded.source, excluded.run_id,
+        excluded.model_version, excluded.certificate_id, excluded.asserted_at)
 """
 _DELETE = """
 DELETE FROM {schema}.delivered_values AS old USING pg_temp.staged AS new
@@ -203,13 +205,13 @@ class PostgresSink:
                 for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
                     self._stage(half, applied)
                 return
-            number, gone, product_id, attribute, *others = rows[0]
+            place, gone, product_id, attribute, *others = rows[0]
             if not gone:
                 applied.skip(product_id, attribute, why)
-                self._stage([(number, True, product_id, attribute, *[None] * len(others))], applied)
+                self._stage([(place, True, product_id, attribute, *[None] * len(others))], applied)
 
-    def _upsert(self, version: int, numbers: range, applied: Applied) -> None:
-        """Write the staged rows with these ``numbers``, in halves if the server refuses one.
+    def _upsert(self, version: int, places: range, applied: Applied) -> None:
+        """Write the staged rows with these ``places``, in halves if the server refuses one.
 
         A row that it refuses becomes a delete.
         """
@@ -217,17 +219,17 @@ class PostgresSink:
 
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor:
-                cursor.execute(self._sql(_UPSERT), (version, numbers.start, numbers.stop))
+                cursor.execute(self._sql(_UPSERT), (version, places.start, places.stop))
                 applied.upserted += cursor.rowcount
         except psycopg.Error as problem:
-            why, middle = _why_refused(problem), (numbers.start + numbers.stop) // 2
-            self._connection.execute("CREATE INDEX IF NOT EXISTS staged_number ON pg_temp.staged (number)")
-            if len(numbers) > 1:
-                for half in (range(numbers.start, middle), range(middle, numbers.stop)):
+            why, middle = _why_refused(problem), (places.start + places.stop) // 2
+            self._connection.execute("CREATE INDEX IF NOT EXISTS staged_place ON pg_temp.staged (place)")
+            if len(places) > 1:
+                for half in (range(places.start, middle), range(middle, places.stop)):
                     self._upsert(version, half, applied)
                 return
-            refused = "UPDATE pg_temp.staged SET gone = true WHERE number = %s RETURNING product_id, attribute"
-            product_id, attribute = self._row(refused, (numbers.start,))
+            refused = "UPDATE pg_temp.staged SET gone = true WHERE place = %s RETURNING product_id, attribute"
+            product_id, attribute = self._row(refused, (places.start,))
             applied.skip(product_id, attribute, why)
             if not applied.upserted and applied.skipped >= _ALL_REFUSED:
                 raise DataContractError(
@@ -269,7 +271,7 @@ def _moved(since: Position | None, found: Position | None) -> TemporaryFailure:
 
 
 _Row = tuple[Any, ...]
-"""A row to stage: its number, whether it is gone, and the columns of differences.SCHEMA after ``op``."""
+"""A row to stage: its place, whether it is gone, and the columns of differences.SCHEMA after ``op``."""
 
 
 def _rows(batch: pa.RecordBatch, applied: Applied) -> Iterator[_Row]:
@@ -279,13 +281,13 @@ def _rows(batch: pa.RecordBatch, applied: Applied) -> Iterator[_Row]:
     """
     first, columns = applied.staged, [column.to_pylist() for column in batch.columns]
     applied.staged += batch.num_rows
-    for number, (op, product_id, attribute, values, *others) in enumerate(zip(*columns, strict=True), start=first):
+    for place, (op, product_id, attribute, values, *others) in enumerate(zip(*columns, strict=True), start=first):
         gone, nul_in_key = op == DELETE, "\0" in product_id or "\0" in attribute
         if not gone and (nul_in_key or any("\0" in value for value in values or ())):
             applied.skip(product_id, attribute, "PostgreSQL can hold no NUL character")
             gone, values, others = True, None, [None] * len(others)
         if not nul_in_key:
-            yield (number, gone, product_id, attribute, values, *others)
+            yield (place, gone, product_id, attribute, values, *others)
 
 
 def _why_refused(problem: psycopg.Error) -> str:

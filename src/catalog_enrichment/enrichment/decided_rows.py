@@ -176,12 +176,15 @@ class _Batch:
 
     @cached_property
     def value_of_candidates(self) -> Ints:
-        """(candidates,): the number of the value by the names in force."""
+        """(candidates,): the number of the value by the names in force, and as the dictionary prints it."""
         attributes, names = _encoded(self.candidates["attribute"])
         labels, texts = _encoded(self.candidates["value"])
-        return _looked_up(
-            lambda name, label: self.values.of(self.rules.names.now(names[name], texts[label])), attributes, labels
-        )
+        return _looked_up(lambda name, label: self.values.of(self._now(names[name], texts[label])), attributes, labels)
+
+    def _now(self, attribute: str, label: str) -> str:
+        """Return what a model's value is called now; what the dictionary does not have stays as it is."""
+        value, found = self.rules.names.now(attribute, label), self.rules.dictionary.get(attribute)
+        return (found.renewed(value) or value) if found else value
 
     def _attributes(self, names: pa.Array) -> Ints:
         """Return the positions of names in ``rules.attributes``, -1 for others."""

@@ -216,7 +216,8 @@ def _masked(
         for row in again.select("product_id", F.inline("candidates")).where("rank = 1").collect():
             was = before.get((row["product_id"], row["attribute"]))
             if was is not None:
-                changes[was["attribute"], was["stratum"]].append(was["value"] != row["value"])
+                is_same = context.dictionary.is_same(was["attribute"], was["value"], row["value"])
+                changes[was["attribute"], was["stratum"]].append(not is_same)
         for key, changed in changes.items():
             found[key][name] = Share(sum(changed), len(changed))
     return dict(found)

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.catalog import ledger, review_tables, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switches
+from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.reasons import ADMINISTRATIVE, Reason
 from catalog_enrichment.records import Decision, Source
-from catalog_enrichment.spark import category_filters
+from catalog_enrichment.spark import category_filters, value_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -56,11 +57,15 @@ def suppress(catalog: Catalog, request: RunRequest, decided: DataFrame, scored: 
     attribute, shop or category that was off when the run began was not scored at all.
     """
     now = switches.read(catalog).with_more(request.drifted)
-    return without_refused(without_paused(decided, scored, now), review_tables.refused(catalog))
+    switched = without_paused(decided, scored, now, catalog.dictionary)
+    return without_refused(switched, review_tables.refused(catalog), catalog.dictionary)
 
 
-def without_paused(decided: DataFrame, scored: DataFrame, now: Switches) -> DataFrame:
-    """Return ``decided`` with an abstention, reason PAUSED, wherever a switch is not on."""
+def without_paused(decided: DataFrame, scored: DataFrame, now: Switches, dictionary: Dictionary) -> DataFrame:
+    """Return ``decided`` with an abstention, reason PAUSED, wherever a switch is not on.
+
+    ``dictionary``: says whether a value is the switch's.
+    """
     from pyspark.sql import functions as F
 
     if not now.entries:
@@ -76,19 +81,22 @@ def without_paused(decided: DataFrame, scored: DataFrame, now: Switches) -> Data
         | _named(now, Scope.STRATUM, stratum(), *_NOT_ON)
     )
     untouched = F.col("reason").isin([reason.value for reason in _UNTOUCHED_BY_SWITCHES])
-    value = _named(now, Scope.VALUE, F.col("value"), *_NOT_ON) & (F.col("decision") != Decision.ABSTAIN.value)
+    value = _switched_value(now, dictionary, *_NOT_ON) & (F.col("decision") != Decision.ABSTAIN.value)
     return _abstaining(marked, (paused & ~untouched) | value, Reason.PAUSED).select(*decided.columns)
 
 
-def without_refused(decided: DataFrame, refused: Collection[review_tables.Key]) -> DataFrame:
-    """Return ``decided`` with an abstention, reason REFUSED_BY_PERSON, for values that a reviewer refused."""
+def without_refused(decided: DataFrame, refused: Collection[review_tables.Key], dictionary: Dictionary) -> DataFrame:
+    """Return ``decided`` with an abstention, reason REFUSED_BY_PERSON, for values that a reviewer refused.
+
+    ``dictionary``: says whether a value is a refused one.
+    """
     from pyspark.sql import functions as F
 
     if not refused:
         return decided
-    wrong = F.broadcast(_keys(decided, refused).withColumn("refused", F.lit(True)))
-    marked = decided.join(wrong, [*_KEY, "value"], "left")
-    would_be_written = F.coalesce("refused", F.lit(False)) & (F.col("decision") != Decision.ABSTAIN.value)
+    marked = decided.join(F.broadcast(value_columns.sets_of(decided, refused, "refused")), _KEY, "left")
+    is_refused = value_columns.is_among(dictionary, F.col("value"), F.col("refused"))
+    would_be_written = is_refused & (F.col("decision") != Decision.ABSTAIN.value)
     return _abstaining(marked, would_be_written, Reason.REFUSED_BY_PERSON).select(*decided.columns)
 
 
@@ -110,8 +118,17 @@ def _named(now: Switches, scope: Scope, target: Column, *states: State) -> Colum
     return named
 
 
-def _keys(like: DataFrame, refused: Collection[review_tables.Key]) -> DataFrame:
-    return like.sparkSession.createDataFrame(sorted(refused), "product_id string, attribute string, value string")
+def _switched_value(now: Switches, dictionary: Dictionary, *states: State) -> Column:
+    """Return whether a switch is about the row's value."""
+    from pyspark.sql import functions as F
+
+    targets: dict[str, list[str]] = {}
+    for switch in now.of(Scope.VALUE, *states):
+        targets.setdefault(switch.attribute, []).append(switch.target)
+    of_attribute = F.lit(None).cast("array<string>")
+    for name, values in targets.items():
+        of_attribute = F.when(F.col("attribute") == name, F.array(*map(F.lit, values))).otherwise(of_attribute)
+    return value_columns.is_among(dictionary, F.col("value"), of_attribute) if targets else F.lit(False)
 
 
 def _abstaining(decided: DataFrame, where: Column, reason: Reason) -> DataFrame:
@@ -273,7 +290,7 @@ def _with_switched_off(
     certificates = now.targets(Scope.CERTIFICATE, State.OFF)
     not_listed = F.lit(False)
     for attribute in request.enabled:
-        not_listed |= (F.col("attribute") == attribute.name) & ~category_filters.lists(attribute)
+        not_listed |= (F.col("attribute") == attribute.name) & ~value_columns.lists(attribute)
     some_removed = look_for_removed and not _of_model(active).where(not_listed).isEmpty()
     if not certificates and not some_removed and not now.of(Scope.VALUE, State.OFF):
         return retracted
@@ -282,7 +299,8 @@ def _with_switched_off(
     rest = rest.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
     by_certificate = F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
     others = rest.where(~by_certificate)
-    off = _named(now, Scope.VALUE, F.col("value"), State.OFF)
+    dictionary = Dictionary({attribute.name: attribute for attribute in request.enabled})
+    off = _switched_value(now, dictionary, State.OFF)
     reason = F.when(off, F.col("contradiction")).otherwise(Reason.VALUE_REMOVED.value)
     by_value = others.where(off | not_listed).withColumn("contradiction", reason)
     found = rest.where(by_certificate).unionByName(ledger.with_replaced(others, by_value))
@@ -340,8 +358,8 @@ def may_resume(catalog: Catalog, request: RunRequest, active: DataFrame, run_id:
     expired = [c.certificate_id for c in request.model.certificates if now >= c.expires_at]
     if not published.where(F.col("certificate_id").isin(expired)).isEmpty():
         return False
-    refused = review_tables.refused(catalog)
-    if refused and not published.join(_keys(decided, refused), [*_KEY, "value"], "left_semi").isEmpty():
+    now_refused = without_refused(published, review_tables.refused(catalog), catalog.dictionary)
+    if not now_refused.where(F.col("reason") == Reason.REFUSED_BY_PERSON.value).isEmpty():
         return False
     attributes = over_provisional_cap(decided, active, request.cap)
     if not attributes:

@@ -312,18 +312,35 @@ def _text(value: Any) -> str:
 def _empty_texts(sample: FileSample) -> dict[str, float]:
     """Return the texts that mean "no value", as they are written -> their largest share of a column.
 
-    They are EMPTY_TEXTS, and DOUBTFUL_TEXTS beside other texts.
+    They are EMPTY_TEXTS, and DOUBTFUL_TEXTS beside other texts, unless the rows' other texts say them too: the products
+    of a brand "None" have it in their titles.
     They are at least a hundredth of a column's cells, or so many that a value needs no more.
     """
     found: dict[str, float] = {}
     spelled: dict[str, str] = {}
-    for values in sample.columns.values():
+    for name, values in sample.columns.items():
         texts = Counter(value.strip(BLANKS).casefold() for value in values if isinstance(value, str))
         total = texts.total() - texts[""]
         others = [text for text in texts if text and text not in EMPTY_TEXTS | DOUBTFUL_TEXTS | _FLAGS]
         for text in EMPTY_TEXTS | (DOUBTFUL_TEXTS if others else frozenset()):
             if texts[text] and (texts[text] >= 0.01 * total or texts[text] >= _MANY):
                 as_written = next(v for v in values if isinstance(v, str) and v.strip(BLANKS).casefold() == text)
+                if text in DOUBTFUL_TEXTS and _is_said_elsewhere(sample, name, as_written.strip(BLANKS)):
+                    continue
                 written = spelled.setdefault(text, as_written.strip(BLANKS))
                 found[written] = max(texts[text] / total, found.get(written, 0.0))
     return found
+
+
+def _is_said_elsewhere(sample: FileSample, name: str, text: str) -> bool:
+    """Return whether another column has ``text``, in this case, among other words in most rows that have it in the
+    column ``name``."""
+    rows = [row for row, value in enumerate(sample.columns[name]) if value == text]
+    word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+    others = [values for other, values in sample.columns.items() if other != name]
+
+    def is_said(row: int) -> bool:
+        cells = (values[row] for values in others)
+        return any(isinstance(cell, str) and cell.strip(BLANKS) != text and word.search(cell) for cell in cells)
+
+    return sum(map(is_said, rows)) > len(rows) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from catalog_enrichment.ingest.file_columns import FileColumn, percent
 from catalog_enrichment.values import numbers, same, units
 from catalog_enrichment.values.kinds import Kind, NumberRule
 from catalog_enrichment.values.same import Quantity
-from catalog_enrichment.values.spelling import spelling
+from catalog_enrichment.values.spelling import spelling, text_key
 
 ENOUGH_NUMBERS = 0.9
 """Share of the cells that must be numbers of one dimension."""
@@ -51,19 +52,14 @@ class OpenGuess:
 def number(column: FileColumn) -> OpenGuess | None:
     """Return the guess for a column of numbers with units, in its cells or in its name ("width_cm"); None for another.
 
-    The unit is the most frequent one; cells in other units of its dimension count, too.
+    The unit is the most frequent one of the most frequent dimension; cells in its other units count, too.
     """
     cells = column.first_texts
     if len(cells) < FEWEST_CELLS:
         return None
-    spellings: Counter[str] = Counter()
-    for cell in cells:
-        found = numbers.find(cell)
-        if len(found) == 1 and found[0].unit is not None and not found[0].shares_unit:
-            spellings[_unit_in(cell[found[0].start : found[0].end])] += 1
     in_name = next((word for word in reversed(column.words.split()[1:]) if word in _IN_NAMES), "")
-    unit = next((text for text, count in spellings.most_common(1) if count >= ENOUGH_NUMBERS * len(cells) / 2), in_name)
-    if not unit or units.unit_of(unit) is None:
+    unit = _most_frequent_unit(cells) or in_name
+    if units.unit_of_attribute(unit) is None:
         return None
     read = [same.read_number(cell, NumberRule(unit=unit)) for cell in cells]
     found_numbers = np.array([each.number for each in read if isinstance(each, Quantity)])
@@ -83,7 +79,7 @@ def text(column: FileColumn, texts: Sequence[str]) -> OpenGuess | None:
     if len(pairs) < FEWEST_CELLS or column.words_per_text > MOST_WORDS or any(len(cells) > 1 for cells in column.texts):
         return None
     said = sum(_says(own, cell) for cell, own in pairs)
-    different = len({same.text_key(cell) for cell, _ in pairs})
+    different = len({text_key(cell) for cell, _ in pairs})
     if said < ENOUGH_IN_TEXT * len(pairs) or different < 2:
         return None
     share = percent(said / len(pairs))
@@ -96,9 +92,30 @@ def _says(text_of_row: str, value: str) -> bool:
     return bool(words) and f" {words} " in f" {spelling(text_of_row)} "
 
 
-def _unit_in(literal: str) -> str:
-    """Return the unit's spelling at the end of a number."""
-    return literal.lstrip("0123456789.,'/+-½¼¾ \u00a0").strip()
+def _most_frequent_unit(cells: Sequence[str]) -> str:
+    """Return the spelling of the most frequent unit of the most frequent dimension of cells with one number; "" where
+    too few cells have a unit of one dimension. The others may have numbers without a unit, which are read in it."""
+    spellings: Counter[str] = Counter()
+    for cell in cells:
+        found = numbers.find(cell)
+        if found and (unit := found[0].unit) is not None and not found[0].shares_unit:
+            spelled = _unit_in(cell[found[0].start : found[0].end], unit)
+            if spelled and isinstance(same.read_number(cell, NumberRule(unit=spelled)), Quantity):
+                spellings[spelled] += 1
+    of_dimension: dict[str, Counter[str]] = {}
+    for spelled, count in spellings.most_common():
+        unit = str(units.unit_of(spelled))
+        first = next((known for known in of_dimension if units.conversion(unit, known)), unit)
+        of_dimension.setdefault(first, Counter())[spelled] += count
+    most = max(of_dimension.values(), key=Counter.total, default=Counter[str]())
+    return most.most_common(1)[0][0] if most.total() >= ENOUGH_NUMBERS * len(cells) / 2 else ""
+
+
+def _unit_in(text: str, unit: str) -> str:
+    """Return how ``unit`` is spelled at the end of a number, in plain characters; "" if it is not."""
+    plain = unicodedata.normalize("NFKC", text)
+    ends = (plain[place:].lstrip(" -") for place in range(len(plain)))
+    return next((end for end in ends if units.unit_of(end) == unit), "")
 
 
 def _rounded(value: float) -> float:

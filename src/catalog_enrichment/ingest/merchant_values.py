@@ -12,7 +12,7 @@ import pyarrow as pa
 from catalog_enrichment.config.source import MappingConfig
 from catalog_enrichment.dictionary import Dictionary, Spellings
 from catalog_enrichment.errors import ConfigError
-from catalog_enrichment.spark import category_filters
+from catalog_enrichment.spark import value_columns
 from catalog_enrichment.validation import by_shop
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _sums(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
 
     listed = F.lit(False)
     for attribute in dictionary.attributes.values():
-        listed |= (F.col("attribute") == attribute.name) & category_filters.lists(attribute)
+        listed |= (F.col("attribute") == attribute.name) & value_columns.lists(attribute)
     named = frame.select("language", "shop_id", F.explode("merchant_attributes").alias("attribute", "values"))
     values = named.select("language", "shop_id", "attribute", F.explode("values").alias("value"))
     values = values.withColumn("mapped", F.when(listed, F.lit(_MAPPED)))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.dictionary import Dictionary
 
 ATTRIBUTE_VALUES = "attribute_values"
 
@@ -175,7 +176,7 @@ def _values(catalog: Catalog, a: ComparedRun, b: ComparedRun, examples: int) -> 
         _written(catalog, b.run_ids), key, join_type="full outer", left_suffix="_a", right_suffix="_b"
     )
     in_a, in_b = pc.is_valid(both["values_a"]), pc.is_valid(both["values_b"])
-    is_same = pc.fill_null(pc.equal(both["values_a"], both["values_b"]), False)
+    is_same = _same(both, catalog.dictionary)
     kind = pc.case_when(pc.make_struct(is_same, pc.and_(in_a, in_b), in_a), "same", "differing", "only_a", "only_b")
     both = both.append_column("kind", kind if isinstance(kind, pa.ChunkedArray) else pa.chunked_array([kind]))
     found: dict[str, dict[str, Any]] = {}
@@ -189,6 +190,17 @@ def _values(catalog: Catalog, a: ComparedRun, b: ComparedRun, examples: int) -> 
             for row in _examples(of_attribute.filter(pc.equal(of_attribute["kind"], kind)), examples)
         ]
     return dict(sorted(found.items()))
+
+
+def _same(both: pa.Table, dictionary: Dictionary) -> pa.Array:
+    """Return whether both runs wrote the same values, by the kind of the attribute; false where one wrote none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    equal = pc.fill_null(pc.equal(both["values_a"], both["values_b"]), False)
+    rows = zip(*(both[name].to_pylist() for name in ("attribute", "values_a", "values_b")), equal.to_pylist(),
+               strict=True)  # fmt: skip
+    return pa.array([same or bool(a and b and dictionary.is_same(name, a, b)) for name, a, b, same in rows], pa.bool_())
 
 
 def _examples(products: pa.Table, most: int) -> list[dict[str, Any]]:

@@ -263,7 +263,7 @@ def why(facts: ValueFacts, rules: EnrichConfig) -> str:
 def _sentences(facts: ValueFacts, rules: EnrichConfig) -> list[str]:
     current, newest = facts.current, next(iter(facts.decisions), None)
     if current and current["source"] == Source.MERCHANT.value:
-        return [reasons.merchant_gave(facts.merchant_values)]
+        return [reasons.merchant_gave(facts.merchant_values), *_no_values(facts)]
     if facts.by_person:
         reason = Reason.REMOVED_BY_PERSON if facts.removed else Reason.SET_BY_PERSON
         who_and_why = facts.person.who_and_why if facts.person else ""
@@ -289,6 +289,13 @@ def _sentences(facts: ValueFacts, rules: EnrichConfig) -> list[str]:
     if newest["reason"] == Reason.PROVISIONAL_CAP.value and newest["certificate_id"] in facts.confirmed:
         about.append(reasons.CONFIRMED_SINCE)
     return [*about, "The content has changed since: the next run decides"] if changed else about
+
+
+def _no_values(facts: ValueFacts) -> list[str]:
+    """Return a sentence for each of the merchant's texts that is no number or text of the attribute."""
+    attribute, language = facts.attribute, facts.product["language"]
+    unread = [value for value in facts.merchant_values if attribute.is_open and attribute.renewed(value) is None]
+    return [reasons.no_value_given(value, attribute.why_not(value, language) or "") for value in unread]
 
 
 def _why_active(facts: ValueFacts, current: Row, rules: EnrichConfig) -> Iterator[str]:

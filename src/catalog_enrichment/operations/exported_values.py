@@ -28,14 +28,14 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.operations.spreadsheet import xlsx_writer
 from catalog_enrichment.records import Op, RunStatus
-from catalog_enrichment.spark import category_filters
+from catalog_enrichment.spark import category_filters, value_columns
 from catalog_enrichment.spark.frames import streamed
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
-    from catalog_enrichment.dictionary import Attribute, Dictionary
+    from catalog_enrichment.dictionary import Dictionary
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -104,8 +104,6 @@ class ExportRequest:
     sources: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     """Only values that these runs wrote and readers still see; a backfill stands for its chunks."""
-    numbers: tuple[Attribute, ...] = ()
-    """The attributes of the kind `number`."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -178,12 +176,7 @@ def _values_seen(catalog: Catalog, request: ExportRequest) -> DataFrame:
         rows = rows.where(category_filters.below(request.categories))
     if request.shops:
         rows = rows.where(F.col("shop_id").isin(list(request.shops)))
-    number, unit = F.lit(None), F.lit(None)
-    for attribute in request.numbers:
-        is_number = (F.col("attribute") == attribute.name) & category_filters.lists(attribute)
-        number = F.when(is_number, F.expr("try_cast(substring_index(value, ' ', 1) as double)")).otherwise(number)
-        unit = F.when(is_number, F.lit(attribute.number.unit if attribute.number else None)).otherwise(unit)
-    rows = rows.withColumns({"number": number.cast("double"), "unit": unit.cast("string")})
+    rows = rows.withColumns(value_columns.number_and_unit(catalog.dictionary))
     [(most,)] = seen.agg(F.sum(F.size("values"))).collect()
     order = ("product_id", "attribute", "value")
     partitions = max(1, ceil((most or 0) / PARTITION_ROWS))

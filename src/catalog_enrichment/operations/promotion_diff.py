@@ -19,6 +19,7 @@ from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion_page import KINDS, PromotionReport, ValueChange, write_promotion_report
 from catalog_enrichment.report.run_report import picture_of
+from catalog_enrichment.spark import value_columns
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.catalog.ledger import ActiveValues
     from catalog_enrichment.context import Context
+    from catalog_enrichment.dictionary import Dictionary
     from catalog_enrichment.registry.model_registry import ResolvedModel
 
 SAMPLED_PRODUCTS = 2000
@@ -59,7 +61,8 @@ def promotion_diff(
         with catalog.checkpoints.dropping(run_id), stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
             _, planned = decisions.decide_and_plan(catalog, request, state, selection, scored)
-            changes = persist(value_changes(catalog.read("products"), selection.active, planned.events))
+            products = catalog.read("products")
+            changes = persist(value_changes(products, selection.active, planned.events, context.dictionary))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])
             samples = _samples(catalog, changes, context)
             stage.count(selection.rows)
@@ -81,12 +84,12 @@ def promotion_diff(
     }
 
 
-def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) -> DataFrame:
+def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame, dictionary: Dictionary) -> DataFrame:
     """Return ``old`` and ``new`` values (sorted, null for none) and the ``kind`` of change for what ``events`` touch.
 
     ``products``: rows of the contract `products`; ``active``: the active values; ``events``: what a run would add to
-    the ledger. Kinds: added, changed (also where an older set is seen again), retracted, and unchanged where the run
-    writes the same values again.
+    the ledger; ``dictionary``: says which values are the same. Kinds: added, changed (also where an older set is seen
+    again), retracted, and unchanged where the run writes the same values again.
     """
     from pyspark.sql import functions as F
 
@@ -102,7 +105,7 @@ def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame) 
     kind = (
         F.when(F.col("old").isNull(), "added")
         .when(F.col("new").isNull(), "retracted")
-        .when(F.col("old") != F.col("new"), "changed")
+        .when(~value_columns.are_same(dictionary, F.col("old"), F.col("new")), "changed")
         .otherwise("unchanged")
     )
     return both.select(*key, "old", "new", kind.alias("kind"))

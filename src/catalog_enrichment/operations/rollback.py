@@ -17,6 +17,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, add_seconds, to_stderr
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, Source, add_counts, make_run_id
+from catalog_enrichment.spark import value_columns
 from catalog_enrichment.web.pages import when
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ def _changes_for_readers(catalog: Catalog, events: DataFrame, planned: DataFrame
 
     both = touched.join(seen(before, "now"), key, "left").join(seen(before.unionByName(planned), "then"), key, "left")
     kind = (
-        F.when(F.col("now").eqNullSafe(F.col("then")), UNSEEN)
+        F.when(value_columns.are_same(catalog.dictionary, F.col("now"), F.col("then")), UNSEEN)
         .when(F.col("then").isNull(), REMOVED)
         .when(F.col("now").isNull(), REINSTATED)
         .otherwise(REPLACED)

@@ -14,7 +14,7 @@ import difflib
 import getpass
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import reasons
@@ -29,6 +29,7 @@ from catalog_enrichment.operations.commands import ANY_CONFIG, command
 from catalog_enrichment.operations.explain import PersonSet
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Cardinality, RunKind, RunStatus, Source, make_run_id
+from catalog_enrichment.values import numbers
 from catalog_enrichment.values.spelling import spelling
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Correction:
     attribute: str
     values: tuple[str, ...] = ()
     """The whole set, as typed; empty with ``remove``."""
+    as_stored: bool = False
+    """The values have been read in the product's language already, and are as they are stored."""
     remove: bool = False
     """The product has no value."""
     by: str
@@ -63,7 +66,8 @@ class Correction:
         if self.values and not attribute.enabled:
             raise ConfigError(reasons.attribute_disabled(attribute.name))
         problems = []
-        for language in (None, *sorted(attribute.aliases)):  # the product's language is not known yet
+        languages = numbers.BOTH_MARKS if attribute.number else (None, *sorted(attribute.aliases))
+        for language in languages:  # the product's language is not known yet
             try:
                 self.canonical_values(attribute, language)
             except ConfigError as problem:
@@ -77,6 +81,7 @@ class Correction:
 
         Raises ConfigError for an unknown spelling, and for several values of an attribute with one value.
         """
+        language = None if self.as_stored and attribute.is_open else language
         values = sorted({_canonical(attribute, value, language) for value in self.values})
         if attribute.cardinality is Cardinality.ONE and len(values) > 1:
             raise ConfigError(f"{attribute.name} has one value per product, and these are {len(values)}: {values}")
@@ -133,7 +138,8 @@ def set_value(
             before = _before(catalog, correction)
             values = _allowed_values(correction, context.dictionary[correction.attribute], before)
             record.window = _window(correction, values, record.secrets)
-            record.run_id, said_before = _identify(catalog, correction, values, before.person)
+            said = _as_said_now(before.person, context.dictionary[correction.attribute])
+            record.run_id, said_before = _identify(catalog, correction, values, said)
         say(f"{correction.product_id}: {before.product['title']}")
         say(f"{correction.attribute} is: {explain.seen_in_words(before.current, before.person)}")
         status: str = DRY_RUN if dry_run else NOTHING_TO_DO if said_before else RunStatus.SUCCEEDED
@@ -186,6 +192,14 @@ def _window(correction: Correction, values: Sequence[str], secrets: Collection[s
     """Return the column `window` of the run's row."""
     asked = {"product_id": correction.product_id, "attribute": correction.attribute, "values": list(values)}
     return asked | {"by": correction.by, "reason": masked(correction.reason, secrets) if correction.reason else None}
+
+
+def _as_said_now(person: PersonSet | None, attribute: Attribute) -> PersonSet | None:
+    """Return the set that a person gave, as the dictionary prints its values now: in another unit, it is the same
+    set. Another spelling of a text is another set, so that a person can correct the spelling."""
+    if person is None or not attribute.is_open:
+        return person
+    return replace(person, values=tuple(attribute.renewed(value) or value for value in person.values))
 
 
 def _identify(

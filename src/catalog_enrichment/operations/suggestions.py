@@ -16,6 +16,7 @@ from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.operations.exported_values import without_formulas_in_spark
 from catalog_enrichment.records import Cardinality, Decision, RunStatus, stable_hash
+from catalog_enrichment.spark import value_columns
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
@@ -134,14 +135,13 @@ def open_suggestions(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
     products = catalog.read("products").where(~F.col("opt_out"))
     products = products.select("product_id", "content_hash", "shop_id", "title", "merchant_attributes")
     merchant = F.coalesce(F.col("merchant_attributes")[F.col("attribute")], F.array().cast("array<string>"))
-    refused = products.sparkSession.createDataFrame(
-        sorted(review_tables.refused(catalog)), "product_id string, attribute string, value string"
-    )
+    refused = value_columns.sets_of(products, review_tables.refused(catalog), "refused")
+    known = F.concat(merchant, F.coalesce("refused", F.array().cast("array<string>")))
     return (
         latest.where(F.col("decision") == Decision.SUGGEST.value)
-        .join(F.broadcast(refused), ["product_id", "attribute", "value"], "left_anti")
+        .join(F.broadcast(refused), ["product_id", "attribute"], "left")
         .join(products, ["product_id", "content_hash"])
-        .where(~F.array_contains(merchant, F.col("value")))
+        .where(~value_columns.is_among(dictionary, F.col("value"), known))
         .join(ledger.human_owned(catalog.read("attribute_values")), ["product_id", "attribute"], "left_anti")
         .select(
             F.coalesce("shop_id", F.lit("unknown")).alias("shop_id"),

@@ -106,9 +106,9 @@ all languages."""
 def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dict[str, Any]]:
     """Return per attribute the most frequent merchants' values that it lacks, each with a guess or None.
 
-    The guess is the nearest canonical value. ``imported``: the column `attributes` of an import. ``snippet``: the
-    guesses as a part of the dictionary's file, "" without any. Values that have become canonical or aliases since the
-    import are left out.
+    The guess is the nearest canonical value; for a number or a text there is ``why`` it is none. ``imported``: the
+    column `attributes` of an import. ``snippet``: the guesses as a part of the dictionary's file, "" without any.
+    Values that have become canonical or aliases since the import are left out.
     """
     found = []
     for name, values in imported.get(UNMAPPED, {}).items():
@@ -121,9 +121,14 @@ def unmapped_values(imported: RunAttributes, dictionary: Dictionary) -> list[dic
             if attribute.canonical(value, language) is None
         ]
         if rows := rows[:SHOWN_VALUES]:
-            rows = [row | {"guess": nearest(attribute, row["value"], row["language"])} for row in rows]
+            rows = [row | _about_value(attribute, row["value"], row["language"]) for row in rows]
             found.append({"name": name, "values": rows, "snippet": _snippet(name, rows)})
     return found
+
+
+def _about_value(attribute: Attribute, value: str, language: str) -> dict[str, str | None]:
+    why = attribute.why_not(value, language) if attribute.is_open else None
+    return {"guess": nearest(attribute, value, language), "why": why}
 
 
 def nearest(attribute: Attribute, value: str, language: str | None = None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,27 +34,6 @@ def applies(attribute: Attribute) -> Column:
     if not attribute.categories:
         return F.lit(True)
     return below(attribute.categories) | (F.coalesce("category", F.lit("")) == "")
-
-
-def lists(attribute: Attribute) -> Column:
-    """Return `Attribute.lists` of the column ``value``: it is a canonical value of the attribute.
-
-    Numbers are canonical where they are in the attribute's unit and in the plausible range.
-    """
-    from pyspark.sql import functions as F
-
-    value = F.coalesce("value", F.lit(""))
-    if attribute.number is None:
-        return value != "" if attribute.is_open else value.isin(list(attribute.values))
-    rule = attribute.number
-    unit = f" {re.escape(rule.unit)}" if rule.unit else ""
-    number = F.expr("try_cast(substring_index(value, ' ', 1) as double)")
-    inside = number.isNotNull()
-    if rule.low is not None:
-        inside = inside & (number >= rule.low)
-    if rule.high is not None:
-        inside = inside & (number <= rule.high)
-    return value.rlike(rf"^-?[0-9]+(\.[0-9]+)?{unit}$") & F.coalesce(inside, F.lit(False))
 
 
 def require_known(products: DataFrame, roots: Sequence[str], setting: str) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+
+from catalog_enrichment.values.spelling import text_key
 
 DEFAULT_TOLERANCE = 0.01
 """The relative difference up to which two numbers are the same value."""
+
+
+SMALLEST, LARGEST = 1e-12, 1e15
+"""The sizes of numbers that can be stored: others are mistakes, or would be long rows of zeros."""
 
 
 class Kind(StrEnum):
@@ -38,9 +44,9 @@ class NumberRule:
     """The largest plausible number, in ``unit``; None: no limit."""
 
     def is_plausible(self, number: float) -> bool:
-        """Return whether a finite ``number`` of ``unit`` lies in the plausible range, ends included."""
+        """Return whether ``number`` of ``unit`` lies in the plausible range, ends included, and can be stored."""
         return (
-            math.isfinite(number)
+            (number == 0 or SMALLEST <= abs(number) <= LARGEST)
             and (self.low is None or number >= self.low)
             and (self.high is None or number <= self.high)
         )
@@ -50,7 +56,7 @@ class NumberRule:
         return abs(first - second) <= self.tolerance * max(abs(first), abs(second)) * (1 + 1e-9)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenRule:
     """What the values of an attribute without a closed list are: a kind, and what belongs to it."""
 
@@ -66,3 +72,8 @@ class OpenRule:
             raise ValueError(
                 f"an open attribute is a number with its rule, or a text, not {self.kind} and {self.number}"
             )
+
+    @cached_property
+    def meanings(self) -> dict[str, str]:
+        """The key of each alias (:func:`spelling.text_key`) -> the text that it is stored as."""
+        return {text_key(alias): text for alias, text in self.aliases.items()}

@@ -28,6 +28,10 @@ _COMMA_LANGUAGES = frozenset(
     for code in codes.split()
 )
 """Languages that write a comma before the decimals and a full stop between thousands."""
+_POINT_COUNTRIES = frozenset({"ch", "do", "gt", "hn", "li", "mx", "ni", "pa", "pe", "pr", "sv", "us"})
+"""Countries that write a full stop before the decimals, also where others with the same language write a comma."""
+BOTH_MARKS = (None, "de")
+"""A language for each of the two ways to read "1.299": to see whether a text is a number in some language."""
 _HALVES = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _WITH_FRACTION = (
     rf"(?P<whole>\d{{1,6}})(?:[ \u00a0-]?(?P<vulgar>[{_HALVES}])"
@@ -46,6 +50,8 @@ or its unit (cm, in, ft) is the sign of a product."""
 _PRODUCT = re.compile(r"\s?(?:[wdhlWDHL]\.?)?\s?[xX×*]\s?|\s(?:by|auf|par|por)\s", re.IGNORECASE)
 _THOUSAND = re.compile(r"[kK](?=[\s-]?[^\W\d_])")
 """A K between a number and a word: thousands, if the word is a unit."""
+_SMALLER: dict[tuple[str | None, str | None], int] = {("foot", "inch"): 12, ("pound", "ounce"): 16}
+"""A unit and the smaller unit of a number that is written with both -> how many of the smaller make one."""
 _RANGE = re.compile(r"\s?[-–—~]\s?|\s(?:to|bis|à|a|up to)\s", re.IGNORECASE)
 _SAME_SIGNS = str.maketrans(
     {"٫": ".", "٬": ",", "−": "-"}
@@ -83,12 +89,14 @@ def find(text: str, language: str | None = None) -> list[Literal]:
     """
     plain = _plain(text)
     found = list(_with_own_units(plain, language))
-    return _feet_and_inches(_with_shared_units(found, plain), plain)
+    return _with_two_units(_with_shared_units(found, plain), plain)
 
 
 def shown(number: float) -> str:
-    """Return a number with at most 6 significant digits, without an exponent."""
-    return f"{Decimal(f'{number:.6g}').normalize() + 0:f}"
+    """Return a number with at most 6 significant digits, but with all digits before the point (up to 15), and without
+    an exponent."""
+    digits = min(max(6, len(f"{abs(number):.0f}")), 15)
+    return f"{Decimal(f'{number:.{digits}g}').normalize() + 0:f}"
 
 
 def _plain(text: str) -> str:
@@ -164,7 +172,9 @@ def _decimal(digits: str, language: str | None) -> str:
 
 def _is_thousands(mark: str, language: str | None) -> bool:
     """Return whether a single mark before three digits stands between thousands."""
-    return (mark == ".") if primary_language(language) in _COMMA_LANGUAGES else (mark == ",")
+    subtags = re.split("[-_]", (language or "").lower())[1:]
+    is_comma = primary_language(language) in _COMMA_LANGUAGES and _POINT_COUNTRIES.isdisjoint(subtags)
+    return mark == ("." if is_comma else ",")
 
 
 def _with_shared_units(found: list[Literal], plain: str) -> list[Literal]:
@@ -180,19 +190,15 @@ def _with_shared_units(found: list[Literal], plain: str) -> list[Literal]:
     return shared
 
 
-def _feet_and_inches(found: list[Literal], plain: str) -> list[Literal]:
-    """Return the numbers with 5' 6" as one number of inches."""
+def _with_two_units(found: list[Literal], plain: str) -> list[Literal]:
+    """Return the numbers with 5' 6" as one number of inches, and 1 lb 8 oz as one of ounces."""
     joined: list[Literal] = []
     for literal in found:
         before = joined[-1] if joined else None
-        if (
-            before
-            and (before.unit, literal.unit) == ("foot", "inch")
-            and 0 <= literal.number < 12
-            and plain[before.end : literal.start] in ("", " ", "-")
-        ):
-            whole = before.number * 12 + literal.number
-            joined[-1] = Literal(before.start, literal.end, whole, "inch", before.is_part or literal.is_part)
+        size = _SMALLER.get((before.unit, literal.unit), 0) if before else 0
+        if before and 0 <= literal.number < size and plain[before.end : literal.start] in ("", " ", "-"):
+            whole = before.number * size + literal.number
+            joined[-1] = Literal(before.start, literal.end, whole, literal.unit, before.is_part or literal.is_part)
         else:
             joined.append(literal)
     return joined

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from catalog_enrichment.values import numbers, units
 from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
 from catalog_enrichment.values.numbers import Literal
-from catalog_enrichment.values.spelling import says_something, spelling
+from catalog_enrichment.values.spelling import says_something, text_key, without_invisible
 
 MOST_CHARACTERS = 200
 """The length of a text that can be a value."""
+
+_BETWEEN_EQUAL = " /|=()[],;~\u2248\u2259"
+"""What stands around a number that is given in two units."""
 
 
 class Problem(StrEnum):
@@ -61,26 +65,16 @@ def why_not(text: str, rule: OpenRule, language: str | None = None) -> Problem |
 
 
 def is_same(first: str, second: str, rule: OpenRule) -> bool:
-    """Return whether two stored values are the same value."""
+    """Return whether two stored values are the same value: texts with equal keys after their aliases are replaced, and
+    numbers that differ by at most the tolerance. A number may be in any unit that the attribute's is converted from."""
     if first == second:
         return True
     if rule.kind is Kind.TEXT:
-        return key(first, rule) == key(second, rule)
+        return text_key(_known_text(first, rule)) == text_key(_known_text(second, rule))
     one, other = (read_number(text, _numbers(rule)) for text in (first, second))
     return (
         isinstance(one, Quantity) and isinstance(other, Quantity) and _numbers(rule).is_same(one.number, other.number)
     )
-
-
-def key(value: str, rule: OpenRule) -> str:
-    """Return the key of a stored value. Texts have equal keys if and only if they are the same value; numbers that have
-    equal keys are the same value, but numbers within the tolerance can have different keys."""
-    return text_key(value) if rule.kind is Kind.TEXT else value
-
-
-def text_key(text: str) -> str:
-    """Return what the spellings of one text have in common: :func:`spelling.spelling` without spaces."""
-    return spelling(text).replace(" ", "")
 
 
 def clean(text: str) -> str:
@@ -89,32 +83,59 @@ def clean(text: str) -> str:
 
 
 def read_number(text: str, rule: NumberRule, language: str | None = None) -> Quantity | Problem:
-    """Return the number that a cell says, in the rule's unit. A number without a unit is in the rule's unit."""
+    """Return the number that a cell says, in the rule's unit. A number without a unit is in the rule's unit.
+
+    A number that is given twice, in two units ("100 cm (39.4 in)"), is one number.
+    """
     if not says_something(text):
         return Problem.EMPTY
     if len(text) > MOST_CHARACTERS:
         return Problem.TOO_LONG
-    found = numbers.find(text, language)
+    cell = " ".join(without_invisible(text).split())
+    found = numbers.find(cell, language)
     if not found:
         return Problem.NO_NUMBER
     if len(found) > 1:
-        return Problem.SEVERAL_NUMBERS
+        return _one_of(cell, found, rule)
     literal = found[0]
-    if (text[: literal.start] + text[literal.end :]).strip(" \t\r\n\u00a0.,;:()"):
-        return Problem.OTHER_WORDS
-    return quantity(literal, rule)
+    rest = (cell[: literal.start] + cell[literal.end :]).strip(" .,;:()")
+    if rest and literal.unit is None and (unit := units.unit_of_attribute(rest)):
+        literal, rest = replace(literal, unit=unit), ""
+    return Problem.OTHER_WORDS if rest else quantity(literal, rule)
+
+
+def _one_of(cell: str, found: Sequence[Literal], rule: NumberRule) -> Quantity | Problem:
+    """Return the number of a cell with several, if each has a unit of its own and all are the same number."""
+    between = list(cell)
+    for literal in reversed(found):
+        del between[literal.start : literal.end]
+    said = [quantity(literal, rule) for literal in found]
+    first = said[0]
+    if "".join(between).strip(_BETWEEN_EQUAL) or any(each.unit is None or each.shares_unit for each in found):
+        return Problem.SEVERAL_NUMBERS
+    if isinstance(first, Quantity) and all(
+        isinstance(each, Quantity) and rule.is_same(first.number, each.number) for each in said
+    ):
+        return first
+    return Problem.SEVERAL_NUMBERS
 
 
 def quantity(literal: Literal, rule: NumberRule) -> Quantity | Problem:
     """Return a number in a text as a number of the attribute. A number without a unit is in the rule's unit."""
-    number: float | None = literal.number
-    if literal.in_thousands and units.unit_of(rule.unit) != "karat":
-        number = literal.number * 1000
-    if literal.unit is not None:
-        number = _converted(literal.number, literal.unit, rule)
-    if number is None:
+    number, unit = literal.number, literal.unit
+    if literal.in_thousands:
+        unit = _unit_of_k(rule)
+        number = number if unit else number * 1000
+    converted = number if unit is None else _converted(number, unit, rule)
+    if converted is None:
         return Problem.OTHER_UNIT
-    return Quantity(number, rule.unit) if rule.is_plausible(number) else Problem.NOT_PLAUSIBLE
+    return Quantity(converted, rule.unit) if rule.is_plausible(converted) else Problem.NOT_PLAUSIBLE
+
+
+def _unit_of_k(rule: NumberRule) -> str | None:
+    """Return the unit that a K behind a number is for the attribute: karats or kelvins; None: it means thousands."""
+    own = units.unit_of_attribute(rule.unit)
+    return next((unit for unit in ("karat", "kelvin") if own and units.conversion(unit, own)), None)
 
 
 def stored_number(literal: Literal, rule: OpenRule, bare: bool = False) -> str | None:
@@ -142,8 +163,8 @@ def number_of(value: str, rule: OpenRule) -> float | None:
 
 
 def _converted(number: float, unit: str, rule: NumberRule) -> float | None:
-    own = units.unit_of(rule.unit) if rule.unit else None
-    allowed = {units.unit_of(spelling) for spelling in rule.units} | {own}
+    own = units.unit_of_attribute(rule.unit) if rule.unit else None
+    allowed = {units.unit_of_attribute(spelling) for spelling in rule.units} | {own}
     if own is None or (rule.units and unit not in allowed):
         return None
     converted = units.convert(number, unit, own)
@@ -158,9 +179,7 @@ def _problem_of_text(text: str) -> Problem | None:
 
 def _known_text(text: str, rule: OpenRule) -> str:
     """Return the text that an alias stands for, else the text as it is."""
-    if not rule.aliases:
-        return text
-    return {text_key(alias): meant for alias, meant in rule.aliases.items()}.get(text_key(text), text)
+    return rule.meanings.get(text_key(text), text) if rule.meanings else text
 
 
 def _numbers(rule: OpenRule) -> NumberRule:

@@ -48,6 +48,16 @@ def spelling(text: str, language: str | None = None) -> str:
     return " ".join("".join(kept).split()) or " ".join(plain.split())
 
 
+def text_key(text: str) -> str:
+    """Return what the spellings of one text have in common: :func:`spelling` without spaces."""
+    return spelling(text).replace(" ", "")
+
+
+def without_invisible(text: str) -> str:
+    """Return a text without control characters and characters of zero width, such as marks of the writing direction."""
+    return _INVISIBLE.sub("", text)
+
+
 def primary_language(language: str | None) -> str | None:
     """Return the first part of a language tag, in lower case: tr for tr-TR and TR."""
     return language and re.split("[-_]", language.lower(), maxsplit=1)[0]

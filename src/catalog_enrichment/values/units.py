@@ -142,14 +142,18 @@ _SPELLINGS = {
     "angle_degree": "° degree degrees deg grad",
     "karat": "k kt karat karats",
     "page": "page pages seiten",
-    "piece": "pc pcs piece pieces ea each unit units ct count pk pack packs box boxes carton cartons"
+    "piece": "pc pcs piece pieces ea each unit units ct count pk pack packs box boxes carton cartons "
     "set sets sheet sheets stück stk st teilig tlg teile pièces pièce pezzi pz piezas 個 枚 本 入",
     "dozen": "dozen dz doz",
 }  # fmt: skip
 """The unit in pint's notation -> its spellings; ``-`` between two words is a space, a hyphen or nothing."""
 
-_EXACT = {"MB/s": "megaoctet_per_second", "GB/s": "gigaoctet_per_second", "M": None, "K": None, "A": None}
-"""Spellings whose case counts. ``M``, ``K`` and ``A`` are also sizes, thousands and grades, and no unit."""
+_LETTERS = {"M": "meter", "K": "kelvin", "A": "ampere"}
+"""Capital letters that are units where nothing else can be meant (:func:`unit_of_attribute`). In texts they are no
+units: they are also sizes, thousands and grades."""
+
+_EXACT = {"MB/s": "megaoctet_per_second", "GB/s": "gigaoctet_per_second", **dict.fromkeys(_LETTERS)}
+"""Spellings whose case counts, with their units; None for what is no unit."""
 
 
 @cache
@@ -178,6 +182,12 @@ def pattern() -> re.Pattern[str]:
 def unit_of(spelling: str) -> str | None:
     """Return the unit, in pint's notation, that a text is a spelling of; None if it is of none."""
     return _EXACT[spelling] if spelling in _EXACT else _names().get(_folded(spelling))
+
+
+def unit_of_attribute(spelling: str) -> str | None:
+    """Return the unit that a text is a spelling of, where it is known to be a unit: in the dictionary, and alone behind
+    the number of a cell. There "A" is the ampere, which it is not in texts (:func:`unit_of`)."""
+    return unit_of(spelling) or _LETTERS.get(spelling)
 
 
 @cache

@@ -128,6 +128,39 @@ def test_a_number_is_read_as_it_is_typed(page_store: ReviewStore, ana: Client) -
     assert verdict.right_values == ("51 cm",)
 
 
+def test_a_typed_number_is_read_in_the_products_language(page_store: ReviewStore, ana: Client) -> None:
+    asked = item(7, "s7", attribute="width", value="50 cm", language="de-AT")
+    page_store.add_sample(sample("s7"), [asked])
+    answer = ana.post("/api/verdicts", _body(asked, "other", "1.299 mm"))
+    assert answer["right_values"] == ["129.9 cm"]
+    [verdict] = page_store.verdicts("s7")[asked.item_id]
+    assert verdict.right_values == ("129.9 cm",)
+
+
+def test_what_a_typed_text_is_kept_as(store: ReviewStore, ana: Client) -> None:
+    path = "/api/attributes/width/reading?text="
+    assert ana.get(f"{path}1.299%20mm&language=de") == {"value": "129.9 cm", "why": ""}
+    assert ana.get(f"{path}1.299%20m") == {"value": "129.9 cm", "why": ""}
+    assert ana.get(f"{path}12-15%20cm") == {"value": "", "why": "it has several numbers"}
+    assert ana.get(path) == {"value": "", "why": "it says nothing"}
+    assert ana.refused("GET", "/api/attributes/height/reading?text=5")[0] == 422
+
+
+def test_the_same_number_in_another_spelling_is_no_other_value(
+    page_store: ReviewStore, ana: Client, ben: Client
+) -> None:
+    asked = item(7, "s7", attribute="width", value="109 cm")
+    page_store.add_sample(sample("s7", reviewers=2), [asked])
+    for typed in ("1.09 m", "109.9", "43 in"):
+        status, message = ana.refused("POST", "/api/verdicts", _body(asked, "other", typed))
+        assert (status, "and 109 cm are the same value of width" in message) == (422, True)
+    ana.post("/api/verdicts", _body(asked, "other", "1.2 m"))
+    ana.post("/api/verdicts", _body(asked, "other", "1.205 m"))
+    ben.post("/api/verdicts", _body(asked, "other", "120 cm"))
+    [outcome] = page_store.outcomes("s7")
+    assert (outcome.state, outcome.right_values) == (ItemState.SETTLED, ("120.5 cm",)), "they agree"
+
+
 def test_what_is_refused_says_why(store: ReviewStore, ana: Client) -> None:
     nobody = Client(ana.port)
     assert nobody.refused("GET", "/api/samples/s1/next")[0] == 401

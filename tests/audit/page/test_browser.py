@@ -182,7 +182,12 @@ def test_a_number_is_typed(page_store: ReviewStore, open_page: OpenPage) -> None
     page_store.add_sample(sample("s8"), [asked])
     page = _open(open_page, "/samples/s8/review")
     page.keyboard.press("v")
-    page.locator("#search").fill("51 cm")
+    page.get_by_role("combobox", name="The right value of width, in cm").wait_for()
+    assert page.locator("#unit").inner_text() == "cm"
+    page.locator("#search").fill("12-15 cm")
+    page.get_by_text("This is no value: it has several numbers").wait_for()
+    page.locator("#search").fill("0.51 m")
+    page.get_by_text("Is kept as 51 cm").wait_for()
     page.locator("#options li").first.click()
     _until(page, "document.getElementById('notice').textContent === ''")
     page.locator("#done").wait_for()

@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from catalog_enrichment.audit import typed_values
 from catalog_enrichment.audit.page import guard, html
 from catalog_enrichment.audit.page.guard import Role, TooManyGuessesError
 from catalog_enrichment.audit.page.site import (
@@ -253,11 +254,12 @@ def give_verdict(request: Request, body: VerdictBody) -> dict[str, Any]:
     item, by_manager = site.item(body.item_id), role_of(request) is Role.MANAGER
     if body.adjudicates and site.guard.manager_token and not by_manager:
         raise NotAllowedError("only a manager adjudicates here: sign in with the managers' token")
-    given = body.model_dump() | {"right_values": site.stored_values(item.attribute, tuple(body.right_values))}
-    verdict = Verdict(**given, reviewer=name, answered_at=datetime.now(UTC))
+    known = site.store.verdicts_of(item.item_id)
+    right = typed_values.verdict_values(site.dictionary, item, body.right_values, name, known)
+    verdict = Verdict(**body.model_dump() | {"right_values": right}, reviewer=name, answered_at=datetime.now(UTC))
     found = site.store.sample(item.sample_id)
     new = site.store.add_verdict(verdict, request_of(found, item, verdict), by_manager)
-    return {"new": new, "state": site.state_of(found, name)}
+    return {"new": new, "right_values": list(right), "state": site.state_of(found, name)}
 
 
 @api.post("/samples/{sample_id}/undo")
@@ -293,6 +295,12 @@ def attribute_values(request: Request, attribute: str) -> dict[str, Any]:
     return site_of(request).values_of(attribute)
 
 
+@api.get("/attributes/{attribute}/reading")
+def reading(request: Request, attribute: str, text: str = "", language: str = "") -> dict[str, str]:
+    """Return what a typed number or text is stored as in a product's language, or why it is no value."""
+    return site_of(request).reading(attribute, text, language)
+
+
 @api.get("/requests")
 def requests(request: Request, product_id: str = "", after: Number = 0) -> list[dict[str, Any]]:
     """Return what people asked for; if a product is named, only about it."""
@@ -308,7 +316,8 @@ async def ask(request: Request, body: RequestBody) -> dict[str, Any]:
 
 
 def _asked(site: Site, body: RequestBody, name: str) -> dict[str, Any]:
-    explained = site.products.explained(site.product(body.product_id))
+    product = site.product(body.product_id)
+    explained = site.products.explained(product)
     attribute = next((found for found in explained if found["attribute"] == body.attribute), None)
     if attribute is None:
         raise DataContractError(f"{body.attribute} does not apply to this product")
@@ -318,7 +327,7 @@ def _asked(site: Site, body: RequestBody, name: str) -> dict[str, Any]:
         raise DataContractError("there is nothing of this run to undo any more; load the page again")
     if attribute["cardinality"] == "one" and len(body.values) > 1:
         raise DataContractError(f"{body.attribute} has one value per product")
-    values = site.stored_values(body.attribute, tuple(body.values))
+    values = typed_values.stored_values(site.dictionary, body.attribute, body.values, product["language"] or "")
     asked = body.model_dump() | {"kind": RequestKind(body.kind), "values": values}
     request_id = site.store.add_request(ChangeRequest(**asked, by=name, asked_at=datetime.now(UTC)))
     return {"request_id": request_id, "applied_by": html.APPLIED_BY}

@@ -160,20 +160,14 @@ class Site:
         kind = {"kind": found.kind.value, "unit": found.number.unit if found.number else ""}
         return {"attribute": attribute, "cardinality": found.cardinality.value, "values": values} | kind
 
-    def stored_values(self, attribute: str, values: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the values as they are stored: of a number or a text, what people have typed is read by its kind.
-
-        Raises DataContractError for values that the dictionary does not have.
-        """
-        found = self.dictionary.attributes.get(attribute)
-        if found is None or not found.is_open:
-            if unknown := sorted({value for value in values if found is None or not found.lists(value)}):
-                raise DataContractError(f"{unknown} is not among the values of {attribute} in the dictionary")
-            return values
-        for value in values:
-            if why := found.why_not(value):
-                raise DataContractError(f"{value!r} is no value of {attribute}: {why}")
-        return tuple(str(found.canonical(value)) for value in values)
+    def reading(self, attribute: str, text: str, language: str) -> dict[str, str]:
+        """Return ``value``, what a typed text is stored as, or ``why`` it is no value; the other is empty. Raises
+        DataContractError for an unknown attribute."""
+        if attribute not in self.dictionary:
+            raise DataContractError(f"no attribute {attribute!r} in the dictionary")
+        found = self.dictionary[attribute]
+        value = found.canonical(text, language)
+        return {"value": value or "", "why": "" if value else found.why_not(text, language) or ""}
 
     def state_of(self, sample: ReviewSample, reviewer: str, shop_id: str = "") -> dict[str, Any]:
         """Return the progress of the person and of the sample, and the agreement of the reviewers."""

@@ -1,8 +1,8 @@
 """The words of products' texts as arrays, and every run of words in them.
 
-A run has the hash of its key (:func:`values.same.text_key`: the letters, digits and meaningful signs, in one spelling)
-and of its shape, so that a lexicon finds it without building its text. Hashes of concatenated tokens are polynomials
-modulo 2**64, which are computed for all runs of a batch at once.
+A run has the hash of its key (:func:`values.spelling.text_key`: the letters, digits and meaningful signs, in one
+spelling) and of its shape, so that a lexicon finds it without building its text. Hashes of concatenated tokens are
+polynomials modulo 2**64, which are computed for all runs of a batch at once.
 
 Words that stand together without a space, as in "13w x 4d" and "Hard DrivePart Number", are words of their own: shops'
 texts lose spaces and line breaks.
@@ -21,8 +21,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.values.same import text_key
-from catalog_enrichment.values.spelling import SAME_SIGNS, carries_meaning
+from catalog_enrichment.values.spelling import SAME_SIGNS, carries_meaning, text_key
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]

@@ -40,7 +40,7 @@ async function correct() {
   about.append(byId("picker"));
   byId("picker").hidden = false;
   const cardinality = about.dataset.cardinality;
-  await picker.open(about.dataset.attribute, cardinality, null).catch((problem) => {
+  await picker.open(about.dataset.attribute, cardinality, null, byId("product").dataset.language).catch((problem) => {
     byId("notice").textContent = problem.message;
   });
 }

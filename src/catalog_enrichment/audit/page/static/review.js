@@ -30,7 +30,7 @@ const picker = new ValuePicker(
 const unsent = new Unsent(`unsent/${reviewer}/${sample}/${mode}`, {
   onSaved: (verdict, content) => {
     notice("");
-    byId("said").textContent = `Saved: ${inWords(verdict)}.`;
+    byId("said").textContent = `Saved: ${inWords({ ...verdict, right_values: content.right_values })}.`;
     showState(content.state);
   },
   onRefused: (verdict, message) => {
@@ -225,7 +225,7 @@ function choose(name) {
     return;
   }
   byId("answers").hidden = true;
-  picker.open(question.attribute, question.cardinality, question.value).catch((problem) => {
+  picker.open(question.attribute, question.cardinality, question.value, question.language).catch((problem) => {
     byId("answers").hidden = false;
     notice(`The values could not be loaded: ${problem.message}`);
   });

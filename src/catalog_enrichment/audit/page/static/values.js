@@ -2,6 +2,8 @@
 import { ask, byId, element } from "./server.js";
 
 const SHOWN = 50; // options that are listed at once; typing narrows them
+const PAUSE_MS = 150; // after the last key, before the server is asked how a number is read
+const PLACEHOLDERS = { closed: "Type to search", number: "A number, with its unit if it has another", text: "Type the value" };
 const known = new Map(); // attribute -> promise of its values
 
 export function valuesOf(attribute) {
@@ -79,13 +81,20 @@ export class ValuePicker {
     return !this.form.hidden;
   }
 
-  async open(attribute, cardinality, wrong) {
+  // language: the product's, by which numbers are read
+  async open(attribute, cardinality, wrong, language) {
     const content = await valuesOf(attribute);
+    this.attribute = attribute;
+    this.language = language ?? "";
     this.values = content.values.filter((entry) => entry.value !== wrong);
     this.typed = content.kind !== "closed"; // a number or a text: what is typed is the value
     this.many = cardinality === "many";
     this.chosen = [];
-    byId("search-label").textContent = this.many ? `All right values of ${attribute}` : `The right value of ${attribute}`;
+    const unit = content.unit ? `, in ${content.unit}` : "";
+    byId("search-label").textContent = `${this.many ? "All right values" : "The right value"} of ${attribute}${unit}`;
+    byId("unit").textContent = content.unit;
+    byId("unit").hidden = !content.unit;
+    this.input.placeholder = PLACEHOLDERS[content.kind];
     byId("save").hidden = !this.many;
     this.input.value = "";
     this.form.hidden = false;
@@ -123,8 +132,19 @@ export class ValuePicker {
     const more = this.found.length - options.length;
     const count = this.typed ? "Type the value" : `${this.found.length} of ${this.values.length} values`;
     byId("matches").textContent = more > 0 ? `${count}, the first ${options.length} are shown: type more` : count;
+    clearTimeout(this.waiting);
+    if (this.typed && own) this.waiting = setTimeout(() => this.read(own), PAUSE_MS);
     this.mark();
     this.showChosen();
+  }
+
+  // Says what a typed number or text is kept as, or why it is no value.
+  async read(own) {
+    const asked = new URLSearchParams({ text: own, language: this.language });
+    const path = `/api/attributes/${encodeURIComponent(this.attribute)}/reading?${asked}`;
+    const found = await ask("GET", path).catch(() => null);
+    if (!found || !this.isOpen || this.input.value.trim() !== own) return;
+    byId("matches").textContent = found.value ? `Is kept as ${found.value}` : `This is no value: ${found.why}`;
   }
 
   showChosen() {

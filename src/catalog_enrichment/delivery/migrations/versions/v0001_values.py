@@ -15,6 +15,8 @@ _TABLES = (
         product_id text NOT NULL,
         attribute text NOT NULL,
         "values" text[] NOT NULL,
+        number double precision,
+        unit text,
         source text NOT NULL CHECK (source IN ('merchant', 'human', 'model')),
         run_id text,
         model_version text,
@@ -32,18 +34,20 @@ _TABLES = (
         attribute text NOT NULL,
         "values" text[] NOT NULL,
         changed_at timestamptz NOT NULL DEFAULT now(),
+        number double precision,
+        unit text,
         PRIMARY KEY (product_id, attribute)
     )
     """,
     "COMMENT ON TABLE {schema}.merchant_values IS 'What merchants say now; written by the marketplace alone'",
     """
     CREATE VIEW {schema}.catalog_values AS
-    SELECT product_id, attribute, "values", 'merchant'::text AS source, NULL::text AS run_id,
+    SELECT product_id, attribute, "values", number, unit, 'merchant'::text AS source, NULL::text AS run_id,
         NULL::text AS model_version, NULL::text AS certificate_id, changed_at AS since
     FROM {schema}.merchant_values
     WHERE cardinality("values") > 0
     UNION ALL
-    SELECT product_id, attribute, "values", source, run_id, model_version, certificate_id, asserted_at
+    SELECT product_id, attribute, "values", number, unit, source, run_id, model_version, certificate_id, asserted_at
     FROM {schema}.delivered_values AS ours
     WHERE source <> 'merchant' AND NOT EXISTS (
         SELECT FROM {schema}.merchant_values AS merchant
