@@ -48,14 +48,14 @@ def export_changes(config: Config, args: argparse.Namespace) -> Summary:
 
 
 def _deliver_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--migrate", action="store_true", help="make or change the tables in the database, and stop")
+    parser.add_argument("--migrate", action="store_true", help="make or change the tables of the sink, and stop")
     parser.add_argument("--snapshot", action="store_true", help="write everything again, and delete what is not there")
     parser.add_argument("--dry-run", action="store_true", help="count what would be delivered; nothing is written")
 
 
 @job(_deliver_arguments)
 def deliver_values(config: Config, args: argparse.Namespace) -> Summary:
-    """Apply what changed for readers to the PostgreSQL database of [delivery], every commit exactly once."""
+    """Apply what changed for readers to the database or Iceberg table of [delivery], every commit exactly once."""
     from catalog_enrichment.delivery import deliver
 
     if args.migrate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +13,9 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name in PostgreSQL that is the same with quotes, which a reserved word needs, as without."""
 
 _WEB_URL = re.compile(r"https?://[^/]")
+
+_SECRET = re.compile(r"secret|password|token|credential|sas|account-key", re.IGNORECASE)
+"""In the name of a property that holds one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,49 @@ class DriftConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IcebergConfig:
+    """The Iceberg table of `delivery.sink = "iceberg"`. Needs the extra `iceberg`. Credentials of the store with the
+    table's files come from the catalog, or from the environment as the store's own tools read them."""
+
+    uri: str = ""
+    """The catalog of the table: the address of a REST catalog, `https://HOST/PATH`, or `sqlite:////FILE`, a catalog in
+    a file of this machine, under the name `catalog_enrichment`. Without password."""
+    warehouse: str = ""
+    """A REST catalog's warehouse, where it has several, such as the catalog's name in Unity Catalog. With sqlite the
+    folder or the URI below which tables are made."""
+    table: str = "enriched.delivered_values"
+    """Namespace and name of the table; made by the migration."""
+    login_variable: str = ""
+    """Environment variable with a REST catalog's token, or CLIENT:SECRET of its OAuth server; empty: none."""
+    properties: dict[str, str] = field(default_factory=dict)
+    """Further properties of pyiceberg's catalog, such as `s3.endpoint`; no secrets."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.uri)
+        if self.uri and not (_WEB_URL.match(self.uri) or self.uri.startswith("sqlite:////")):
+            raise ValueError("delivery.iceberg.uri must be http(s)://HOST/PATH or sqlite:////FILE, an absolute path")
+        if parts.password or any(_SECRET.search(name) for name in self.properties):
+            raise ValueError(
+                "delivery.iceberg has a password. Remove it from uri and properties, and give it in the variable that "
+                "delivery.iceberg.login_variable names; a store's in the variables that its own tools read"
+            )
+        if parts.scheme == "sqlite" and not self.warehouse:
+            raise ValueError(
+                "delivery.iceberg.warehouse is empty: a sqlite catalog needs a folder or URI for its tables"
+            )
+        if not all(_NAME.fullmatch(name) for name in self.table.split(".")) or "." not in self.table:
+            raise ValueError(
+                "delivery.iceberg.table must be NAMESPACE.TABLE of lower case letters, digits and underscores, not "
+                f"{self.table!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeliveryConfig:
+    sink: Literal["postgres", "iceberg"] = "postgres"
+    """Where deliver_values writes to: the database `uri`, or the table of `[delivery.iceberg]`. A catalog with both is
+    delivered to each in its own call, by `--set delivery.sink='"iceberg"'`."""
+    iceberg: IcebergConfig = field(default_factory=IcebergConfig)
     uri: str = ""
     """The PostgreSQL database that deliver_values writes to: `postgresql://ROLE@HOST:PORT/DATABASE`, without password.
     That comes from PGPASSWORD, from ~/.pgpass or from the variable that `login_variable` names."""

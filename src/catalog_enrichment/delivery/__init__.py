@@ -1,1 +1,1 @@
-"""What changed for the catalog's readers since a position, as files, and the sink that applies it (PostgreSQL)."""
+"""What changed for the catalog's readers since a position, as files, and the sinks that apply it."""

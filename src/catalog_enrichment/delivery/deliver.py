@@ -1,17 +1,17 @@
-"""Delivers what readers see to the PostgreSQL database of `[delivery]`: every commit once, in order."""
+"""Delivers what readers see to the sink of `[delivery]`, such as a PostgreSQL database: every commit once, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.config.operations import DeliveryConfig
-from catalog_enrichment.delivery import feed, postgres
+from catalog_enrichment.delivery import feed, iceberg_sink, postgres_sink
 from catalog_enrichment.delivery.differences import DELETE
 from catalog_enrichment.delivery.feed import Step
-from catalog_enrichment.delivery.sink import PostgresSink
+from catalog_enrichment.delivery.sink import Sink, SinkKind
 from catalog_enrichment.monitoring.stages import Say, Stages, to_stderr
 from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, RunStatus, add_counts, within_bytes
 
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
 
 
+KINDS: Mapping[str, SinkKind] = {"postgres": postgres_sink, "iceberg": iceberg_sink}
+"""`delivery.sink` -> the module that implements it."""
+
+
 @contextmanager
-def open_sink(config: DeliveryConfig) -> Iterator[PostgresSink]:
-    """Open and check the sink. Raises ConfigError, DataContractError or TemporaryFailure if it cannot be used."""
-    with postgres.connected(config) as connection:
-        sink = PostgresSink(connection, config.schema)
+def open_sink(config: DeliveryConfig, kind: str = "") -> Iterator[Sink]:
+    """Open and check the sink of a kind, by default `delivery.sink`.
+
+    Raises ConfigError, DataContractError or TemporaryFailure if it cannot be used.
+    """
+    with KINDS[kind or config.sink].opened(config) as sink:
         sink.check()
         yield sink
 
@@ -31,7 +37,7 @@ def open_sink(config: DeliveryConfig) -> Iterator[PostgresSink]:
 def deliver_values(
     catalog: Catalog, config: DeliveryConfig, snapshot: bool = False, dry_run: bool = False, say: Say = to_stderr
 ) -> dict[str, Any]:
-    """Apply every step that the database has not had; returns the job's summary.
+    """Apply every step that the sink has not had; returns the job's summary.
 
     A step is committed before the next step begins: a job that runs after a killed job goes on after its last step.
     ``snapshot``: write everything again, and delete what is not in the catalog.
@@ -60,13 +66,14 @@ def deliver_values(
     if skipped:
         named = "; ".join(f"{row['attribute']} of {row['product_id']!r}: {row['why']}" for row in skipped[:5])
         say(
-            f"warning: {totals['skipped']:,} rows were left out, because the database refuses them ({named}). A row is "
+            f"warning: {totals['skipped']:,} rows were left out, because the sink refuses them ({named}). A row is "
             "tried again when it changes, and by deliver_values --snapshot"
         )
     status: str = RunStatus.SUCCEEDED if found else NOTHING_TO_DO
     return {
         "status": DRY_RUN if dry_run else status,
-        "database": postgres.server(config.uri),
+        "sink": config.sink,
+        "where": KINDS[config.sink].where(config),
         "since": str(start) if start else None,
         "position": str(since) if since else None,
         "steps": len(found),
@@ -78,16 +85,17 @@ def deliver_values(
 
 
 def migrate(config: DeliveryConfig, say: Say = to_stderr) -> dict[str, Any]:
-    """Make or change the tables in the database, and give the role its rights; returns the job's summary."""
-    database = postgres.server(config.migration_uri or config.uri)
-    with postgres.connected(config, for_migration=True) as connection:
-        before, after = postgres.migrate(connection, config.schema, config.role)
-    say(f"schema {config.schema} in {database}: revision {before or 'none'} -> {after}, rights for {config.role}")
-    return {"status": RunStatus.SUCCEEDED, "database": database, "revision_before": before, "revision": after}
+    """Make or change the tables of the sink; returns the job's summary."""
+    kind = KINDS[config.sink]
+    before, after = kind.migrate(config)
+    place = kind.where(config)
+    say(f"the tables in {place}: revision {before or 'none'} -> {after}")
+    of_tables = {"revision_before": before, "revision": after}
+    return {"status": RunStatus.SUCCEEDED, "sink": config.sink, "where": place, **of_tables}
 
 
 def _counted(catalog: Catalog, step: Step, say: Say) -> dict[str, int]:
-    """Count the rows of the step, and say them. The database may have some of them already."""
+    """Count the rows of the step, and say them. The sink may have some of them already."""
     rows = deletes = 0
     for batch in step.changes(catalog):
         rows += batch.num_rows

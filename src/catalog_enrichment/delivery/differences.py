@@ -58,7 +58,12 @@ def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatc
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if bounds else None
         old, new = (
-            _in_ranges(catalog.tables.scan_differing(TABLE, version, other), bounds, folder and folder / str(version))
+            in_ranges(
+                catalog.tables.scan_differing(TABLE, version, other),
+                bounds,
+                folder and folder / str(version),
+                contract.arrow_schema(TABLE),
+            )
             for version, other in ((before, after), (after, before))
         )
         for read_old, read_new in zip(old, new, strict=True):
@@ -68,7 +73,7 @@ def changes(catalog: Catalog, before: int, after: int) -> Iterator[pa.RecordBatc
 def difference(old: pa.Table, new: pa.Table) -> pa.Table:
     """Return rows of SCHEMA, ordered by key: the rows of ``new`` that ``old`` does not have, and the keys that only
     ``old`` has. Raises DataContractError if a key is twice in a table."""
-    old_keys, new_keys = _keys(old), _keys(new)
+    old_keys, new_keys = key_texts(old), key_texts(new)
     for rows, keys in ((old, old_keys), (new, new_keys)):
         _check_unique(rows, keys)
     place = pc.index_in(new_keys, value_set=old_keys).combine_chunks()
@@ -108,7 +113,7 @@ def _with_op(rows: pa.Table, op: str) -> pa.Table:
     return pa.Table.from_arrays([columns.get(field.name, empty).cast(field.type) for field in SCHEMA], schema=SCHEMA)
 
 
-def _keys(rows: pa.Table) -> pa.ChunkedArray:
+def key_texts(rows: pa.Table) -> pa.ChunkedArray:
     """Return a text per row; two rows have the same text if and only if their keys are equal."""
     texts = [_escaped(rows[name].cast(pa.large_string())) for name in KEY]
     return pc.binary_join_element_wise(*texts, pa.scalar("\x1f", pa.large_string()))
@@ -145,7 +150,17 @@ def _bounds(catalog: Catalog, before: int, after: int) -> list[str]:
     for version, other in ((before, after), (after, before)):
         for batch in catalog.tables.scan_differing(TABLE, version, other, ["product_id"]):
             rows += batch.num_rows
-            sample.append(batch.column(0).take(pa.array(range(0, batch.num_rows, SAMPLED), pa.int64())))
+            sample.append(sampled(batch))
+    return bounds_of(rows, sample)
+
+
+def sampled(batch: pa.RecordBatch) -> pa.Array:
+    """Return every SAMPLED-th product id."""
+    return batch.column("product_id").take(pa.array(range(0, batch.num_rows, SAMPLED), pa.int64()))
+
+
+def bounds_of(rows: int, sample: Sequence[pa.Array]) -> list[str]:
+    """Return the product ids between ranges of about ROWS_AT_A_TIME of ``rows`` rows, by a sample of their ids."""
     ranges = ceil(rows / ROWS_AT_A_TIME)
     if ranges < 2:
         return []
@@ -154,20 +169,18 @@ def _bounds(catalog: Catalog, before: int, after: int) -> list[str]:
     return sorted({ids[len(ids) * number // ranges].as_py() for number in range(1, ranges)}, key=str.encode)
 
 
-def _in_ranges(
-    batches: Iterator[pa.RecordBatch], bounds: Sequence[str], folder: Path | None
+def in_ranges(
+    batches: Iterator[pa.RecordBatch], bounds: Sequence[str], folder: Path | None, schema: pa.Schema
 ) -> list[Callable[[], pa.Table]]:
     """Return a function per range between ``bounds`` that reads its rows: from memory without bounds, else from a file
     in ``folder``."""
-    schema = contract.arrow_schema(TABLE)
     if folder is None:
         table = pa.Table.from_batches(list(batches), schema)
         return [lambda: table]
     folder.mkdir()
     files = [folder / f"{number}.arrow" for number in range(len(bounds) + 1)]
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
     with ExitStack() as stack:
-        writers = [stack.enter_context(pa.ipc.new_file(str(file), schema, options=options)) for file in files]
+        writers = [stack.enter_context(new_file(file, schema)) for file in files]
         for batch in batches:
             number = pa.array([0] * batch.num_rows, pa.int64())
             for bound in bounds:
@@ -175,6 +188,11 @@ def _in_ranges(
             for index, writer in enumerate(writers):
                 writer.write_batch(batch.filter(pc.equal(number, index)))
     return [partial(_read, file) for file in files]
+
+
+def new_file(file: Path, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
+    """Open a temporary file for batches."""
+    return pa.ipc.new_file(str(file), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
 
 def _read(file: Path) -> pa.Table:

@@ -11,27 +11,24 @@ from catalog_enrichment.delivery import deliver, feed
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.export_changes import PositionFiles
 from catalog_enrichment.delivery.feed import Position
-from catalog_enrichment.delivery.postgres import server
 from catalog_enrichment.monitoring.text_tables import Column, aligned_table
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
 
-DATABASE = "postgres"
-"""Name of the database of `[delivery]` in the list."""
-
 
 def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: PositionFiles) -> list[dict[str, Any]]:
-    """Return a row per consumer: the database of `delivery.uri`, if it is set, and every consumer of export_changes.
+    """Return a row per consumer: the sinks that `[delivery]` names a place of, and every consumer of export_changes.
 
     ``lag_commits`` and ``lag_runs`` count the versions and runs after the position; they are None where the next
     delivery is a snapshot, and ``snapshot`` says why. ``behind_since`` is the time of the first version after it.
     """
     rows = []
-    if config.uri:
-        with deliver.open_sink(config) as sink:
-            position, known = sink.position(), sink.status()
-        rows.append({"consumer": DATABASE, "where": server(config.uri), **known, **_lag(catalog, position)})
+    for name, kind in deliver.KINDS.items():
+        if where := kind.where(config):
+            with deliver.open_sink(config, name) as sink:
+                position, known = sink.position(), sink.status()
+            rows.append({"consumer": name, "where": where, **known, **_lag(catalog, position)})
     for moved in positions.all():
         lag = _lag(catalog, Position.parse(moved["position"]))
         where = str(positions.folder)
@@ -41,7 +38,7 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
 
 def as_table(rows: list[dict[str, Any]]) -> str:
     """Return the rows of :func:`delivery_status` as text for a terminal."""
-    return aligned_table(rows, _COLUMNS) if rows else "no consumer has had anything yet, and delivery.uri is empty"
+    return aligned_table(rows, _COLUMNS) if rows else "no consumer has had anything yet, and [delivery] names no sink"
 
 
 def _lag(catalog: Catalog, position: Position | None) -> dict[str, Any]:

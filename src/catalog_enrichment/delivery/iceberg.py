@@ -1,0 +1,212 @@
+"""The Iceberg table that values are delivered to: its catalog, its columns, its position, and pyiceberg's errors.
+
+The position is in the summary of the snapshot that a step made, so that it is committed with the rows, and goes back
+with them where somebody rolls the table back to an older snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from catalog_enrichment import contract, extras
+from catalog_enrichment.config.operations import IcebergConfig
+from catalog_enrichment.delivery.differences import TABLE
+from catalog_enrichment.delivery.feed import Position
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError, TemporaryFailure
+from catalog_enrichment.masking import masked
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+NAME = "catalog_enrichment"
+"""Name of the catalog to pyiceberg, which also reads variables `PYICEBERG_CATALOG__CATALOG_ENRICHMENT__...`."""
+
+REVISION = "1"
+"""Revision of the table; it grows when the columns change."""
+
+_REVISION, POSITION = "catalog-enrichment.revision", "catalog-enrichment.position"
+
+_PROPERTIES = {
+    _REVISION: REVISION,
+    # else pyiceberg commits a step again after another writer's, from a position that it does not start at
+    "commit.retry.num-retries": "0",
+    # files are found by their first and last product id: by default only 16 characters of it are kept
+    "write.metadata.metrics.column.product_id": "full",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "100",
+}
+
+_TYPES = {
+    pa.string(): "string", pa.int64(): "long", pa.float64(): "double", pa.timestamp("us", "UTC"): "timestamptz",
+}  # fmt: skip
+
+
+def schema() -> pa.Schema:
+    """Return the columns of the table: those of `current_values`, and the version that changed the row last."""
+    return contract.arrow_schema(TABLE).append(pa.field("version", pa.int64(), nullable=False))
+
+
+@contextmanager
+def connected(settings: IcebergConfig) -> Iterator[Catalog]:
+    """Open the catalog; inside the block errors of pyiceberg and of its clients are raised as this program's.
+
+    Raises ConfigError without a URI, without pyiceberg or without the token's variable.
+    """
+    if not settings.uri:
+        raise ConfigError("delivery.iceberg.uri is empty: set it to a REST catalog, https://HOST/PATH")
+    secret = _secret(settings.login_variable)
+    try:
+        from pyiceberg.catalog import load_catalog
+    except ImportError:
+        raise ConfigError(extras.missing("pyiceberg")) from None
+    properties = {**settings.properties, "uri": settings.uri}
+    if settings.warehouse:
+        properties["warehouse"] = settings.warehouse
+    if secret:
+        properties["credential" if ":" in secret else "token"] = secret
+    try:
+        yield load_catalog(NAME, **properties)
+    except CatalogEnrichmentError:
+        raise
+    except Exception as problem:
+        known = translated(problem, settings, secret)
+        if known is None:
+            raise
+        raise known from None  # not chained: the original may repeat the token
+
+
+def _secret(variable: str) -> str:
+    if not variable:
+        return ""
+    if not (secret := os.environ.get(variable, "")):
+        raise ConfigError(
+            f"delivery.iceberg.login_variable names the environment variable {variable}, which is empty or not set"
+        )
+    return secret
+
+
+def place(settings: IcebergConfig) -> str:
+    """Return the table and its catalog, without user and password."""
+    parts = urlsplit(settings.uri)
+    return f"{settings.table} at {parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def migrate(catalog: Catalog, name: str) -> tuple[str | None, str]:
+    """Make the table ``name`` and its namespace, or set its properties again; return the revisions before and after.
+
+    Raises DataContractError for a table of another program, and for one that a newer version of this program made.
+    """
+    from pyiceberg.exceptions import NoSuchTableError
+
+    try:
+        table = catalog.load_table(name)
+    except NoSuchTableError:
+        catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
+        catalog.create_table(name, schema=schema(), properties=_PROPERTIES)
+        return None, REVISION
+    before = table.properties.get(_REVISION)
+    _require_columns(table)
+    changed = {key: value for key, value in _PROPERTIES.items() if table.properties.get(key) != value}
+    if changed:
+        with table.transaction() as transaction:
+            transaction.set_properties(changed)
+    return before, REVISION
+
+
+def require_newest(table: Table) -> None:
+    """Raise DataContractError unless the table has the columns and the properties of this program."""
+    _require_columns(table)
+    different = [key for key, value in _PROPERTIES.items() if table.properties.get(key) != value]
+    if different:
+        raise DataContractError(
+            f"the table {_named(table)} has other properties than a delivery relies on ({different[0]}): run "
+            "deliver_values --migrate"
+        )
+
+
+def _require_columns(table: Table) -> None:
+    wanted = {field.name: _TYPES.get(field.type, "list<string>") for field in schema()}
+    found = {field.name: str(field.field_type) for field in table.schema().fields}
+    if found != wanted or table.properties.get(_REVISION) is None:
+        raise DataContractError(
+            f"the table {_named(table)} was not made by this program: it has the columns {found}. Set "
+            "delivery.iceberg.table to a name that is free, and run deliver_values --migrate"
+        )
+    if table.properties[_REVISION] != REVISION:
+        raise DataContractError(
+            f"the table {_named(table)} has the revision {table.properties[_REVISION]}, which this program does not "
+            f"know: it needs {REVISION}. Install the program that made it"
+        )
+
+
+def delivered_snapshot(table: Table) -> Snapshot | None:
+    """Return the newest snapshot that a delivery made, of those that the table's present state comes from.
+
+    None if nothing was delivered, or if snapshots up to it have expired: the next delivery replaces everything.
+    """
+    snapshot = table.current_snapshot()
+    while snapshot is not None:
+        if snapshot.summary is not None and POSITION in snapshot.summary.additional_properties:
+            return snapshot
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.metadata.snapshot_by_id(parent)
+    return None
+
+
+def position(table: Table) -> Position | None:
+    """Return the position of what the table holds."""
+    snapshot = delivered_snapshot(table)
+    if snapshot is None or snapshot.summary is None:
+        return None
+    return Position.parse(str(snapshot.summary[POSITION]))
+
+
+def _named(table: Table) -> str:
+    return ".".join(table.name())
+
+
+def translated(problem: Exception, settings: IcebergConfig, secret: str) -> CatalogEnrichmentError | None:
+    """Return the error to raise instead of ``problem``; None if it is not of the catalog.
+
+    Exit code 2 for what an administrator mends, 4 for what passes by itself.
+    """
+    import requests
+    from pydantic import ValidationError as UnreadableAnswer
+    from pyiceberg import exceptions as of_iceberg
+    from sqlalchemy.exc import OperationalError
+
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    answer = masked(lines[0] if lines else type(problem).__name__, [secret] if secret else [])[:300]
+    what = f"Iceberg, {place(settings)}: {answer}"
+    if isinstance(problem, of_iceberg.NoSuchTableError | of_iceberg.NoSuchNamespaceError):
+        return DataContractError(f"{what}. Run deliver_values --migrate")
+    if isinstance(
+        problem,
+        of_iceberg.UnauthorizedError
+        | of_iceberg.ForbiddenError
+        | of_iceberg.AuthorizationExpiredError
+        | of_iceberg.OAuthError,
+    ):
+        return ConfigError(f"{what}. Check the token in delivery.iceberg.login_variable, and the rights of its account")
+    if isinstance(
+        problem,
+        of_iceberg.ServiceUnavailableError
+        | of_iceberg.ServerError
+        | of_iceberg.TooManyRequestsError
+        | of_iceberg.CommitStateUnknownException
+        | requests.ConnectionError
+        | requests.Timeout
+        | OperationalError,
+    ):
+        return TemporaryFailure(f"{what}. Nothing of this step was applied, or all of it; run again")
+    if isinstance(problem, of_iceberg.RESTError | requests.RequestException | UnreadableAnswer):
+        return ConfigError(f"{what}. Is delivery.iceberg.uri the address of an Iceberg REST catalog?")
+    return None
