@@ -15,6 +15,8 @@ from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.proposers.answers import MOST_EXAMPLES, AnswerReader, read_object
 from catalog_enrichment.records import Cardinality
 
+from ..open_words import OPEN_WORDS
+
 COLOR = Attribute(
     name="color",
     cardinality=Cardinality.ONE,
@@ -93,6 +95,29 @@ def test_numbers_and_arrays_of_numpy_are_read() -> None:
     assert counted("color", np.array([])) == {"without_value": 1}
     assert counted("color", np.float32(math.nan), np.bool_(True)) == {"unreadable": 2}
     assert counted("color", {"value": "Red", "score": np.bool_(True)}) == {"bad_score": 1}
+
+
+def test_a_number_is_read_in_the_products_language_only_from_a_text() -> None:
+    def width(answer: object) -> list[str]:
+        found = AnswerReader(OPEN_WORDS).proposals("width", [answer], "de")
+        return [proposal.candidate.value for proposal in found]
+
+    assert width(1.299) == width({"value": 1.299, "score": 0.5}) == ["1.299 cm"]
+    assert width("1.299 mm") == ["129.9 cm"]
+    assert width("1,299") == ["1.299 cm"]
+    assert width(51) == ["51 cm"]
+
+
+def test_answers_in_several_spellings_vote_for_one_value() -> None:
+    def best(attribute: str, *answers: object) -> list[tuple[str, float]]:
+        found = AnswerReader(OPEN_WORDS).proposals(attribute, answers)
+        return [(proposal.candidate.value, proposal.candidate.score) for proposal in found]
+
+    assert best("width", "109 cm", "1.09 m", "109,5 cm", "112 cm") == [("109 cm", 0.75)]
+    assert best("brand", "Hewlett Packard", "HP", "hewlett-packard") == [("Hewlett Packard", 1.0)]
+    assert best("brand", "Acme", "ACME.", "Dell") == [("Acme", float(np.float32(2 / 3)))]
+    scored = [{"value": "1.09 m", "score": 0.25}, {"value": "109 cm", "score": 0.75}]
+    assert best("width", scored) == [("109 cm", 0.75)]
 
 
 def test_scores_are_those_of_the_certificates() -> None:

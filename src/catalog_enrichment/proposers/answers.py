@@ -128,14 +128,21 @@ class AnswerReader:
         return [entry for entry in entries if entry is not None]
 
     def _mapped(self, attribute: str, entries: Sequence[_Entry], language: str | None) -> list[_Entry]:
-        """Return the entries whose value is a spelling of a value of the dictionary, with that value."""
+        """Return the entries whose value is a spelling of a value of the dictionary, with that value.
+
+        Numbers and texts that are the same value have the first one's spelling. A number that is no text, such as 1.299
+        in JSON, is read without the language.
+        """
         mapped: list[_Entry] = []
+        is_quantity = self._dictionary[attribute].number is not None
         for entry in entries:
-            value = self._spellings.canonical(attribute, language, entry.value)
+            own = None if entry.is_number and is_quantity else language
+            value = self._spellings.canonical(attribute, own, entry.value)
             if value is None:
                 self.counts[attribute].add_unmapped(entry.value)
             else:
-                mapped.append(entry._replace(value=value))
+                known = (each.value for each in mapped if self._dictionary.is_same(attribute, each.value, value))
+                mapped.append(entry._replace(value=next(known, value)))
         return mapped
 
 
@@ -149,6 +156,8 @@ class _Entry(NamedTuple):
     evidence: str | None
     answer: int
     """The answer's number among those of the product."""
+    is_number: bool = False
+    """The value was given as a number, and not as a text."""
 
 
 def _is_empty(given: object) -> bool:
@@ -175,7 +184,8 @@ def _entry(given: object, answer: int) -> _Entry | None:
     text = str(value).strip()
     if not text:
         return None
-    return _Entry(text, _score(score), score is not None, evidence if isinstance(evidence, str) else None, answer)
+    said = evidence if isinstance(evidence, str) else None
+    return _Entry(text, _score(score), score is not None, said, answer, not isinstance(value, str))
 
 
 def _of_python(given: object) -> object:
