@@ -15,7 +15,7 @@ from typing import Any, Literal
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.records import ANY_VALUE, Cardinality, stable_hash
-from catalog_enrichment.values import same, units
+from catalog_enrichment.values import numbers, same, units
 from catalog_enrichment.values.kinds import DEFAULT_TOLERANCE, Kind, NumberRule, OpenRule
 from catalog_enrichment.values.spelling import TURKIC, fold, primary_language, spelling, text_key
 
@@ -228,10 +228,14 @@ class Dictionary:
 
 
 class Spellings:
-    """Looks up canonical values, and remembers the spellings of each attribute and language."""
+    """Looks up canonical values, and remembers the spellings of each attribute and language.
 
-    def __init__(self, dictionary: Dictionary) -> None:
+    ``decimal_marks``: attribute -> what stands before the decimals of its numbers, whatever the language.
+    """
+
+    def __init__(self, dictionary: Dictionary, decimal_marks: Mapping[str, str] | None = None) -> None:
         self._dictionary = dictionary
+        self._decimal_marks = decimal_marks or {}
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
 
     def canonical(self, attribute: str, language: str | None, text: str) -> str | None:
@@ -239,8 +243,10 @@ class Spellings:
         attribute."""
         if attribute not in self._dictionary:
             return None
-        if self._dictionary[attribute].is_open:
-            return self._dictionary[attribute].canonical(text, language)
+        if (found := self._dictionary[attribute]).is_open:
+            marked = found.number is not None and attribute in self._decimal_marks
+            own = numbers.LANGUAGE_OF_MARK[self._decimal_marks[attribute]] if marked else language
+            return found.canonical(text, own)
         key = (attribute, language)
         if key not in self._known:
             self._known[key] = self._dictionary[attribute].spellings(language)

@@ -155,5 +155,14 @@ def test_a_mapping_takes_a_column_or_a_list_of_them() -> None:
     with pytest.raises(ValueError, match=r"separators names \['size'\]"):
         MappingConfig(separators={"size": "|"})
     assert MappingConfig(separators={"category": ","}).separators
+
+
+def test_a_decimal_mark_is_a_point_or_a_comma_of_a_mapped_attribute() -> None:
+    mapped = {"width": "Width"}
+    assert MappingConfig(attributes=mapped, decimal_marks={"width": ","}).decimal_marks == {"width": ","}
+    with pytest.raises(ValueError, match=r"decimal_marks names \['height'\], which are not in"):
+        MappingConfig(attributes=mapped, decimal_marks={"height": "."})
+    with pytest.raises(ValueError, match="""decimal_marks must be "\\." or ",", not '\\|'"""):
+        MappingConfig(attributes=mapped, decimal_marks={"width": "|"})
     with pytest.raises(ValueError, match="both kind and product_kinds"):
         VariantsConfig(kind="Item Type")

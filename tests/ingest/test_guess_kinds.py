@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from catalog_enrichment import dictionary
+from catalog_enrichment.config.load import load_config
 from catalog_enrichment.ingest import guess_kinds
 from catalog_enrichment.ingest.guess import Given
 from catalog_enrichment.ingest.project import Project, init_project
@@ -86,6 +87,35 @@ def test_a_column_that_mixes_units_is_in_the_most_frequent_one(tmp_path: Path) -
     table = [row | {"width": cell} for row, cell in zip(rows(), cells, strict=True)]
     _, found = project(tmp_path, table)
     assert (found["width"]["kind"], found["width"]["unit"]) == ("number", "cm")
+
+
+@pytest.mark.parametrize(
+    ("cells", "language", "mark"),
+    [
+        (["1.5 cm", "12.5 cm", "1.299 cm"], "de", "."),
+        (["1.5 cm", "12.5 cm", "1.299 cm"], "en", ""),
+        (["1,5 cm", "12,5 cm", "1,299 cm"], "en", ","),
+        (["1.299,5 cm", "70 cm"], "en", ","),
+        (["1,5 cm", "12.5 cm"], "de", ""),  # cells differ
+        (["70 cm", "1.299 cm"], "de", ""),  # no cell shows it
+    ],
+)
+def test_the_mark_before_the_decimals_is_the_cells(tmp_path: Path, cells: list[str], language: str, mark: str) -> None:
+    own = {"lang": language} if language != "en" else {}
+    table = [row | own | {"width": cells[number % len(cells)]} for number, row in enumerate(rows())]
+    project(tmp_path, table)
+    config = load_config(tmp_path / "project" / "config.toml")
+    assert config.source is not None
+    assert config.source.mapping.decimal_marks.get("width", "") == mark
+    assert config.source.mapping.separators == {}
+
+
+@pytest.mark.parametrize("cells", [["1,5", "2,5", "1", "2", "5"], ["1,5 kg", "5 kg", "1 kg"]])
+def test_a_decimal_comma_does_not_separate_values(tmp_path: Path, cells: list[str]) -> None:
+    table = [row | {"weight_kg": cells[number % len(cells)]} for number, row in enumerate(rows())]
+    _, found = project(tmp_path, table)
+    assert found["weight_kg"]["kind"] == "number"
+    assert "separators" not in (tmp_path / "project" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(

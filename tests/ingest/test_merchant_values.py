@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from catalog_enrichment.config.source import MappingConfig
+from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary, Spellings
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.ingest import merchant_values
@@ -20,6 +24,13 @@ from catalog_enrichment.ingest.merchant_values import (
 )
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.validation import by_shop
+from catalog_enrichment.values.kinds import NumberRule
+
+from ..open_words import OPEN_WORDS, WIDTH
+from .read_source import read_source
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 COLOR = Attribute(
     name="color",
@@ -89,6 +100,39 @@ def test_merchant_values_are_counted_and_the_most_frequent_that_are_not_canonica
         "shops": {shop: shops[shop] for shop in ("s1", "s2")},
         "others": {"shops": 2, "problems": {"empty_title": 1, "missing_id": 1, "unmapped_value.color": 2}},
     }
+
+
+def test_numbers_are_read_by_the_mark_of_their_column_or_the_language() -> None:
+    text = "1.299 m"
+    for marks, language, value in (
+        ({}, "en", "129.9 cm"),
+        ({}, "de", text),  # 1299 m is not plausible
+        ({"width": "."}, "de", "129.9 cm"),
+        ({"width": ","}, "en", text),
+        ({"brand": ","}, "en", "129.9 cm"),
+    ):
+        assert (Spellings(OPEN_WORDS, marks).canonical("width", language, text) or text) == value
+    assert Spellings(OPEN_WORDS, {"brand": ","}).canonical("brand", "en", "HP") == "Hewlett-Packard"
+
+
+def test_a_column_of_numbers_has_a_full_stop_before_the_decimals(spark: SparkSession, tmp_path: Path) -> None:
+    """A double is no text of the product's language: 1.299 would be 1299 in German."""
+    rows = {
+        "id": ["a"], "title": ["Tisch"], "double": [12.345], "list": [[12.345]], "decimal": [Decimal("12.345")],
+        "text": ["12.345"], "given": ["12.345"],
+    }  # fmt: skip
+    (tmp_path / "feed").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "feed" / "a.parquet")
+    names = ("double", "list", "decimal", "text", "given")
+    mapping = MappingConfig(
+        product_id="id", title="title", default_language="de", attributes={name: name for name in names},
+        decimal_marks={"given": "."},
+    )  # fmt: skip
+    source = SourceConfig(format="parquet", path=str(tmp_path / "feed"), mapping=mapping)
+    words = Dictionary({name: replace(WIDTH, name=name, number=NumberRule(unit="cm")) for name in names})
+    [row] = normalise_attributes(read_source(spark, source, tmp_path), words).collect()
+    exact = {name: ["12.345 cm"] for name in ("double", "list", "decimal", "given")}
+    assert row["merchant_attributes"] == exact | {"text": ["12345 cm"]}
 
 
 def test_a_batch_is_normalised_as_each_product_alone() -> None:

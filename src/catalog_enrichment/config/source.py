@@ -61,6 +61,9 @@ class MappingConfig:
     separators: dict[str, str] = field(default_factory=dict)
     """Attribute name = text between several values in one cell, for example `|`. `category` = text between several
     category paths, of which the path with the most levels is taken."""
+    decimal_marks: dict[str, str] = field(default_factory=dict)
+    """Attribute name = what stands before the decimals of its numbers, `.` or `,`. Otherwise the product's language
+    decides what 1.299 is; columns of numbers (not texts) have `.`."""
     attributes_when: str = ""
     """Boolean source column: merchant values are read only where it is true."""
     attributes_when_values: list[str] = field(default_factory=list)
@@ -73,6 +76,12 @@ class MappingConfig:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.separators) - {*self.attributes, "category"}):
             raise ValueError(f"source.mapping.separators names {unknown}, which are not in source.mapping.attributes")
+        if unknown := sorted(set(self.decimal_marks) - set(self.attributes)):
+            raise ValueError(
+                f"source.mapping.decimal_marks names {unknown}, which are not in source.mapping.attributes"
+            )
+        if wrong := sorted(set(self.decimal_marks.values()) - {".", ","}):
+            raise ValueError(f'source.mapping.decimal_marks must be "." or ",", not {wrong[0]!r}')
         if "" in self.separators.values():
             raise ValueError("source.mapping.separators must not be empty texts")
         if self.attributes_when_values and not self.attributes_when:

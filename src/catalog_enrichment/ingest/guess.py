@@ -26,7 +26,7 @@ from catalog_enrichment.ingest.guess_columns import (
     referenced,
 )
 from catalog_enrichment.ingest.guess_kinds import OpenGuess
-from catalog_enrichment.ingest.guess_language import Languages
+from catalog_enrichment.ingest.guess_language import ENGLISH, UNKNOWN, Languages
 from catalog_enrichment.ingest.guess_products import ProductSample, products_in
 
 OPTIONS = {
@@ -102,6 +102,8 @@ class Guesses:
     """Attribute's name -> sampled rows with a value."""
     separators: dict[str, str]
     """Attribute's name -> what stands between several values in one cell."""
+    decimal_marks: dict[str, str]
+    """Attribute's name -> what stands before the decimals of its numbers, where the languages do not say it."""
     products: ProductSample
     """What one product is."""
     unused: dict[str, str]
@@ -135,8 +137,12 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         if column.texts
     }
     rows = _row_texts(columns, roles, readable)
-    separators = {name: column.separator for name, column in shown.items() if column.separator}
-    shown = {name: column.split() for name, column in shown.items()}
+    separators = {
+        name: column.separator
+        for name, column in shown.items()
+        if column.separator and guess_kinds.number(column) is None
+    }
+    shown = {name: column.split() if name in separators else column for name, column in shown.items()}
     if given.attributes is None:
         possible = [column for column in free if not (why := _not_possible(column.name, products))]
         shown_possible = [shown.get(column.name, column) for column in possible]
@@ -148,10 +154,13 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         facts = {name: kinds[name].why if name in kinds else _fact(shown[name], given.min_count) for name in shown}
         taken = {name: f"as given; {facts[name]}" for name in given.attributes}
     names = _attribute_names([columns[name] for name in taken])
+    languages = _languages(columns, roles, sample.rows)
+    usual_mark = "." if languages.main in (ENGLISH, UNKNOWN) and not roles["language"].column else ""
+    marks = {names[name]: found.decimal_mark for name, found in kinds.items() if name in taken}
     return Guesses(
         roles,
         image_folder,
-        _languages(columns, roles, sample.rows),
+        languages,
         empty,
         attributes={names[name]: Guess(name, why) for name, why in taken.items()},
         counts={names[name]: _value_counts(shown[name]) for name in taken if name not in kinds},
@@ -159,6 +168,7 @@ def guess(sample: FileSample, file: Path, given: Given) -> Guesses:
         several=frozenset(names[name] for name in taken if _has_several(shown[name]) and name not in kinds),
         labelled={names[name]: len(shown[name].first_texts) for name in taken},
         separators={names[name]: separators[name] for name in taken if name in separators},
+        decimal_marks={name: mark for name, mark in marks.items() if mark not in ("", usual_mark)},
         products=products,
         unused=unused,
     )

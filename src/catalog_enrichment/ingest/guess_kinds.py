@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ _OUTSIDE = 0.01
 """Share of the cells at each end that the range may leave out before it is made wider."""
 
 
+_SHOWS_MARK = re.compile(r"(?<![\d.,])\d+([.,])(?:\d{1,2}|\d{4,})(?![\d.,])|\d[.,]\d{3}([.,])\d+(?![\d.,])")
+"""A number that shows the mark before its decimals."""
+
 _IN_NAMES = frozenset(
     {
         *("mm", "cm", "m", "km", "inch", "inches", "ft", "mg", "g", "kg", "lb", "lbs", "oz", "ml", "cl", "l", "ltr"),
@@ -47,6 +51,8 @@ class OpenGuess:
     entry: dict[str, Any]
     """What the dictionary says of it, without its name."""
     why: str
+    decimal_mark: str = ""
+    """What stands before the decimals of its numbers, where the cells show it."""
 
 
 def number(column: FileColumn) -> OpenGuess | None:
@@ -61,7 +67,9 @@ def number(column: FileColumn) -> OpenGuess | None:
     unit = _most_frequent_unit(cells) or in_name
     if units.unit_of_attribute(unit) is None:
         return None
-    read = [same.read_number(cell, NumberRule(unit=unit)) for cell in cells]
+    mark = _decimal_mark(cells)
+    language = numbers.LANGUAGE_OF_MARK.get(mark)
+    read = [same.read_number(cell, NumberRule(unit=unit), language) for cell in cells]
     found_numbers = np.array([each.number for each in read if isinstance(each, Quantity)])
     if len(found_numbers) < ENOUGH_NUMBERS * len(cells):
         return None
@@ -69,7 +77,8 @@ def number(column: FileColumn) -> OpenGuess | None:
     smallest, largest = low / WIDER if low > 0 else low * WIDER, high * WIDER if high > 0 else high / WIDER
     plausible = [_rounded(smallest), _rounded(largest)]
     why = f"numbers in {unit} in {percent(len(found_numbers) / len(cells))} of {len(cells):,} cells"
-    return OpenGuess({"kind": Kind.NUMBER.value, "unit": unit, "range": plausible}, f"{why}; plausible range guessed")
+    entry = {"kind": Kind.NUMBER.value, "unit": unit, "range": plausible}
+    return OpenGuess(entry, f"{why}; plausible range guessed", mark)
 
 
 def text(column: FileColumn, texts: Sequence[str]) -> OpenGuess | None:
@@ -90,6 +99,13 @@ def text(column: FileColumn, texts: Sequence[str]) -> OpenGuess | None:
 def _says(text_of_row: str, value: str) -> bool:
     words = spelling(value)
     return bool(words) and f" {words} " in f" {spelling(text_of_row)} "
+
+
+def _decimal_mark(cells: Sequence[str]) -> str:
+    """Return what stands before the decimals in all cells that show it: before other than three digits, or behind the
+    other mark; "" where no cell shows it, or cells differ."""
+    found = {match[1] or match[2] for cell in cells for match in _SHOWS_MARK.finditer(cell)}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _most_frequent_unit(cells: Sequence[str]) -> str:

@@ -24,6 +24,9 @@ MERCHANT_VALUES = "merchant_values"
 MOST_UNMAPPED = 50
 """Values per attribute that an import's row in `runs` names of the values that the dictionary lacks."""
 
+DECIMAL_MARKS = "decimal_marks"
+"""Key of the metadata of the column `merchant_attributes`: attribute -> what stands before the decimals of numbers."""
+
 MOST_CHARACTERS = 100
 """Longer values are counted and not named: they are no spelling of a value."""
 
@@ -51,10 +54,14 @@ def check_attributes(mapping: MappingConfig, dictionary: Dictionary, imported: C
 
 
 def normalise_attributes(frame: DataFrame, dictionary: Dictionary) -> DataFrame:
-    """Replace each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1)."""
+    """Replace each merchant value by its canonical value; a value that the dictionary lacks is kept as it is (I1).
+
+    The metadata of the column `merchant_attributes` may have DECIMAL_MARKS, as `source.mapping.decimal_marks`.
+    """
     from pyspark.sql import functions as F
 
-    spellings = Spellings(dictionary)  # an executor keeps the looked up spellings from batch to batch
+    marks = frame.schema["merchant_attributes"].metadata.get(DECIMAL_MARKS, {})
+    spellings = Spellings(dictionary, marks)  # an executor keeps the looked up spellings from batch to batch
 
     def normalise(given: pa.Array, languages: pa.Array) -> pa.Array:
         return normalised(given, languages, spellings)

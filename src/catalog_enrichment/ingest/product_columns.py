@@ -28,6 +28,7 @@ from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.config.source import MappingConfig, SourceConfig
 from catalog_enrichment.dictionary import LEVELS
 from catalog_enrichment.errors import DataContractError
+from catalog_enrichment.ingest.merchant_values import DECIMAL_MARKS
 from catalog_enrichment.ingest.product_pictures import with_images
 from catalog_enrichment.ingest.source_frame import (
     BETWEEN_PICTURES,
@@ -73,6 +74,8 @@ _COLUMN_TYPES: dict[str, tuple[str, ...]] = {
     "updated_at": (*_STRINGS, *_TIMES),
 }
 """Product column -> Spark types that it can be read from."""
+_NUMBERS = frozenset(f"{name}{end}" for name in ("float", "double", "decimal") for end in ("", ">"))
+"""Types, and the ends of types of lists, whose texts have a full stop before the decimals."""
 _ATTRIBUTE_TYPES = (*_ATOMS, *(f"array<{atom}>" for atom in _ATOMS))
 
 
@@ -92,7 +95,9 @@ def read_products(source: SourceRows, config: SourceConfig, base: Path, images: 
         _payload(hide_corrupt=bool(config.mapping.attributes_when)).alias("payload"),
         _parse_error(is_json=config.format in _JSON).alias("parse_error"),
     )
-    return _with_products_types(with_images(checked, config.mapping, images), config.mapping)
+    typed = {name: "." for name, column in attributes.items() if column.type.removeprefix("array<") in _NUMBERS}
+    read = _with_products_types(with_images(checked, config.mapping, images), config.mapping)
+    return read.withMetadata("merchant_attributes", {DECIMAL_MARKS: typed | config.mapping.decimal_marks})
 
 
 def _image_folder(source: SourceRows, config: SourceConfig, base: Path) -> str:

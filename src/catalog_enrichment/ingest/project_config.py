@@ -135,6 +135,9 @@ def _mapping_lines(guesses: Guesses) -> Iterator[str]:
     if separators:
         given = ", ".join(f"{_key(name)} = {_string(text)}" for name, text in separators.items())
         yield f"separators = {{ {given} }} # between several values in one cell"
+    if guesses.decimal_marks:
+        given = ", ".join(f"{_key(name)} = {_string(mark)}" for name, mark in guesses.decimal_marks.items())
+        yield f"decimal_marks = {{ {given} }} # before the decimals in all cells that show it, whatever the language"
 
 
 def reason_of(guess: Guess) -> str:

@@ -66,7 +66,7 @@ class Correction:
         if self.values and not attribute.enabled:
             raise ConfigError(reasons.attribute_disabled(attribute.name))
         problems = []
-        languages = numbers.BOTH_MARKS if attribute.number else (None, *sorted(attribute.aliases))
+        languages = numbers.LANGUAGE_OF_MARK.values() if attribute.number else (None, *sorted(attribute.aliases))
         for language in languages:  # the product's language is not known yet
             try:
                 self.canonical_values(attribute, language)

@@ -30,8 +30,8 @@ _COMMA_LANGUAGES = frozenset(
 """Languages that write a comma before the decimals and a full stop between thousands."""
 _POINT_COUNTRIES = frozenset({"ch", "do", "gt", "hn", "li", "mx", "ni", "pa", "pe", "pr", "sv", "us"})
 """Countries that write a full stop before the decimals, also where others with the same language write a comma."""
-BOTH_MARKS = (None, "de")
-"""A language for each of the two ways to read "1.299": to see whether a text is a number in some language."""
+LANGUAGE_OF_MARK: dict[str, str | None] = {".": None, ",": "de"}
+"""The mark before the decimals -> a language in which numbers are read so."""
 _HALVES = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _WITH_FRACTION = (
     rf"(?P<whole>\d{{1,6}})(?:[ \u00a0-]?(?P<vulgar>[{_HALVES}])"
