@@ -387,7 +387,8 @@ def test_numbers_have_their_number_and_unit_where_readers_see_one(spark: SparkSe
     found = {row["product_id"]: (row["number"], row["unit"]) for row in seen}
     nothing = (None, None)
     assert found == dict.fromkeys([*given, "brand"], nothing) | {
-        "merchant": (51.0, "cm"), "decimals": (50.8, "cm"), "model": (1.5, "cm"), "human": (499.0, "cm"),
+        "merchant": (51.0, "cm"), "other unit": (51.0, "cm"), "decimals": (50.8, "cm"), "model": (1.5, "cm"),
+        "human": (499.0, "cm"),
     }  # fmt: skip
     without = ledger.current_values(frame(spark, "products", products), ledger.active(events)).collect()
     assert {(row["number"], row["unit"]) for row in without} == {nothing}

@@ -21,9 +21,10 @@ from catalog_enrichment.enrichment import policy
 from catalog_enrichment.enrichment.request import ProvisionalCap
 from catalog_enrichment.precision.certificate import CertificateStatus
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.values.kinds import NumberRule
 
 from ..catalog.catalog_rows import START, frame, prediction, stamp
-from ..open_words import CLOSED_WORDS, OPEN_WORDS
+from ..open_words import CLOSED_WORDS, OPEN_WORDS, WIDTH
 from ..sample_certificate import certificate
 
 if TYPE_CHECKING:
@@ -308,11 +309,16 @@ def active(
     return frame(spark, "attribute_values", rows)
 
 
-def retracted(spark: SparkSession, values: DataFrame, *switched: Switch) -> dict[str, str]:
+def retracted(
+    spark: SparkSession,
+    values: DataFrame,
+    *switched: Switch,
+    enabled: tuple[Attribute, ...] = (SHIRT_COLOR, SIZE),
+) -> dict[str, str]:
     """Product -> reason. The model has a head for the colour and none for the size; the season is switched off."""
     request: Any = SimpleNamespace(
         rules=EnrichConfig(disabled_shops=["off"], disabled_categories=["Apparel/Hats"]),
-        enabled=(SHIRT_COLOR, SIZE), attributes=(SHIRT_COLOR,), switches=Switches(switched),
+        enabled=enabled, attributes=enabled[:1], switches=Switches(switched),
     )  # fmt: skip
     usual = {"shop_id": "s", "category": "Apparel", "content_hash": "content-1", "refused": False}
     rows = [(name, *[(usual | given)[column] for column in usual]) for name, given in PRODUCTS.items()]
@@ -330,6 +336,23 @@ def test_what_is_retracted_without_a_decision(spark: SparkSession) -> None:
     without_head = dict.fromkeys(("changed", "changed, refused"), "content_changed")
     assert retracted(spark, active(spark, "size")) == OFF | without_head
     assert retracted(spark, active(spark, "season")) == dict.fromkeys(PRODUCTS, "switched_off")
+
+
+def test_a_number_stays_in_another_unit_and_goes_out_of_another_range(spark: SparkSession) -> None:
+    metres = replace(WIDTH, number=NumberRule(unit="m", low=0.1, high=3))
+    said = {"unchanged": "109 cm", "changed": "400 cm", "refused": "1.09 m", "no shop or category": "2.5 kg"}
+    usual = {"attribute": "width", "source": "model", "content_hash": "content-1", "op": "assert", "run_id": "run-1"}
+    rows = [
+        usual | {"event_id": name, "product_id": name, "value": value, "asserted_at": START}
+        for name, value in said.items()
+    ]
+    values = frame(spark, "attribute_values", rows)
+    removed = dict.fromkeys(("changed", "no shop or category"), "value_removed")
+    assert retracted(spark, values, enabled=(metres,)) == removed
+    off = switch(Scope.VALUE, "1.09 m", "width", State.OFF)
+    assert retracted(spark, values, off, enabled=(metres,)) == removed | dict.fromkeys(
+        ("unchanged", "refused"), "switched_off"
+    )
 
 
 def test_values_of_people_are_never_retracted(spark: SparkSession) -> None:

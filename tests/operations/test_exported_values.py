@@ -406,8 +406,8 @@ def test_numbers_have_their_number_and_unit_by_themselves(spark: SparkSession, t
     found = {(row["attribute"], row["product_id"]): (row["number"], row["unit"]) for row in read(asked.target, "jsonl")}
     nothing = (None, None)
     assert found == {("brand", "a"): nothing, ("width", "a"): (51.0, "cm"), ("width", "b"): (-0.5, "cm")} | {
-        ("width", name): nothing for name in "cde"
-    }
+        ("width", "c"): nothing, ("width", "d"): (5.1, "cm"), ("width", "e"): nothing,
+    }  # fmt: skip
 
 
 def _with_width(values: dict[str, str]) -> list[tuple[str, str, str]]:

@@ -57,6 +57,6 @@ def test_every_unit_of_the_table_can_be_converted() -> None:
 
 
 def test_no_spelling_stands_for_two_units() -> None:
-    spellings = [(units._folded(text), unit) for unit, texts in units._SPELLINGS.items() for text in texts.split()]
+    spellings = [(units.folded(text), unit) for unit, texts in units._SPELLINGS.items() for text in texts.split()]
     meanings = {text: {unit for other, unit in spellings if other == text} for text, _ in spellings}
     assert {text: of for text, of in meanings.items() if len(of) > 1} == {}

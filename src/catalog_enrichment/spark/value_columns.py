@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.values import units
+from catalog_enrichment.values.kinds import NumberRule
 from catalog_enrichment.values.same import MOST_CHARACTERS
 
 if TYPE_CHECKING:
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 _SAYS_SOMETHING = r"[\p{L}\p{N}\p{M}\p{S}#*%]"
 """A text that is more than spaces and punctuation (values.spelling.says_something), for Java."""
 
+_DECIMALS = 9
+"""Decimals of a number that was converted from another unit."""
+
 
 def lists(attribute: Attribute) -> Column:
-    """Return `Attribute.lists` of the column ``value``: it is a canonical value of the attribute.
+    """Return whether the column ``value`` is a value as this dictionary, or an earlier one, stores it.
 
-    Numbers are canonical where they are in the attribute's unit and in the plausible range, and texts where they say
-    something and are not too long. A text that the dictionary calls otherwise is canonical here, too.
+    Numbers are, in any unit that is converted, where they are in the plausible range, and texts where they say
+    something and are not too long, also if the dictionary calls them otherwise now.
     """
     from pyspark.sql import functions as F
 
@@ -32,15 +36,7 @@ def lists(attribute: Attribute) -> Column:
         return value.isin(list(attribute.values))
     if attribute.number is None:
         return value.rlike(_SAYS_SOMETHING) & (F.length(value) <= MOST_CHARACTERS)
-    rule = attribute.number
-    unit = f" {re.escape(rule.unit)}" if rule.unit else ""
-    number = _number()
-    inside = number.isNotNull()
-    if rule.low is not None:
-        inside = inside & (number >= rule.low)
-    if rule.high is not None:
-        inside = inside & (number <= rule.high)
-    return value.rlike(rf"^-?[0-9]+(\.[0-9]+)?{unit}$") & F.coalesce(inside, F.lit(False))
+    return _number(attribute.number).isNotNull()
 
 
 def number_and_unit(dictionary: Dictionary) -> dict[str, Column]:
@@ -54,16 +50,42 @@ def number_and_unit(dictionary: Dictionary) -> dict[str, Column]:
     for attribute in dictionary.attributes.values():
         if attribute.number is not None:
             is_number = (F.col("attribute") == attribute.name) & lists(attribute)
-            number = F.when(is_number, _number()).otherwise(number)
+            number = F.when(is_number, _number(attribute.number)).otherwise(number)
             unit = F.when(is_number, F.lit(attribute.number.unit)).otherwise(unit)
     return {"number": number, "unit": unit}
 
 
-def _number() -> Column:
-    """Return the number at the beginning of the column ``value``; null where there is none."""
+def _number(rule: NumberRule) -> Column:
+    """Return the column ``value`` as a number in the rule's unit; null where it is no stored number in the range."""
     from pyspark.sql import functions as F
 
-    return F.expr("try_cast(substring_index(value, ' ', 1) as double)")
+    number = F.expr("try_cast(substring_index(value, ' ', 1) as double)")
+    unit = F.expr("substring(value, length(substring_index(value, ' ', 1)) + 2)")
+    other = F.when(unit == rule.unit, number)
+    factors = {text: pair for text, pair in _conversions(rule).items() if text}
+    if factors:
+        known = F.create_map(*[part for text, pair in factors.items() for part in (F.lit(text), F.array(*pair))])
+        pair = F.try_element_at(known, F.lower(F.regexp_replace(unit, r"[\s.\-]+", "")))
+        other = F.coalesce(other, F.round(number * pair[0] + pair[1], _DECIMALS))
+    number = F.when(F.col("value").rlike(r"^-?[0-9]+(\.[0-9]+)?( .+)?$"), other)
+    low, high = (F.lit(limit).cast("double") for limit in (rule.low, rule.high))
+    is_plausible = F.coalesce(number >= low, F.lit(True)) & F.coalesce(number <= high, F.lit(True))
+    return F.when(is_plausible, number)
+
+
+def _conversions(rule: NumberRule) -> dict[str, tuple[Column, Column]]:
+    """Return folded spelling -> factor and offset of the other units that the rule's numbers are converted from."""
+    from pyspark.sql import functions as F
+
+    own = units.unit_of_attribute(rule.unit)
+    if own is None:
+        return {}
+    allowed = {units.unit_of_attribute(text) for text in rule.units}
+    return {
+        text: (F.lit(factor), F.lit(offset))
+        for text, (factor, offset) in units.conversions(own).items()
+        if not rule.units or units.unit_of(text) in {own, *allowed}
+    }
 
 
 def is_among(dictionary: Dictionary, value: Column, others: Column) -> Column:

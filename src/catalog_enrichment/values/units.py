@@ -159,12 +159,7 @@ _EXACT = {"MB/s": "megaoctet_per_second", "GB/s": "gigaoctet_per_second", **dict
 @cache
 def _names() -> dict[str, str]:
     """Return folded spelling -> the unit."""
-    return {_folded(text): unit for unit, spellings in _SPELLINGS.items() for text in spellings.split()}
-
-
-def _folded(text: str) -> str:
-    """Return a spelling in lower case, with the sign of the micron, without spaces, hyphens and full stops."""
-    return re.sub(r"[\s.-]+", "", text.replace("\u03bc", "\u00b5")).lower()
+    return {folded(text): unit for unit, spellings in _SPELLINGS.items() for text in spellings.split()}
 
 
 @cache
@@ -181,7 +176,7 @@ def pattern() -> re.Pattern[str]:
 @cache
 def unit_of(spelling: str) -> str | None:
     """Return the unit, in pint's notation, that a text is a spelling of; None if it is of none."""
-    return _EXACT[spelling] if spelling in _EXACT else _names().get(_folded(spelling))
+    return _EXACT[spelling] if spelling in _EXACT else _names().get(folded(spelling))
 
 
 def unit_of_attribute(spelling: str) -> str | None:
@@ -210,6 +205,22 @@ def convert(number: float, unit: str, to: str) -> float | None:
     """Return a number of ``unit`` as one of ``to``; None for different dimensions. Both in pint's notation."""
     found = conversion(unit, to)
     return None if found is None else number * found[0] + found[1]
+
+
+def folded(text: str) -> str:
+    """Return what spellings of one unit have in common: lower case, without spaces, hyphens and full stops."""
+    return re.sub(r"[\s.-]+", "", text.replace("\u03bc", "\u00b5")).lower()
+
+
+@cache
+def conversions(to: str) -> dict[str, tuple[float, float]]:
+    """Return folded spelling (:func:`folded`) -> factor and offset, for all units that convert into ``to``.
+
+    Spellings whose case decides which unit they are (MB/s, Mb/s) are left out.
+    """
+    by_case = {folded(text) for text, unit in _EXACT.items() if unit}
+    found = {text: conversion(unit, to) for text, unit in _names().items() if text not in by_case}
+    return {text: pair for text, pair in found.items() if pair is not None}
 
 
 @cache
