@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +23,7 @@ from catalog_enrichment.records import Cardinality
 
 NAMES = ("color", "material")
 WORDS = Dictionary({name: Attribute(name=name, cardinality=Cardinality.ONE, values=("a", "b")) for name in NAMES})
-MADE = 1_780_000_000_000
+MADE = datetime(2026, 5, 28, tzinfo=UTC)
 
 
 class Model(mlflow.pyfunc.PythonModel):
@@ -41,7 +42,7 @@ def of(folder: Path, outputs: tuple[str, ...], answers: AnswersConfig | None = N
         kind="pyfunc", model="models:/m@newest", allow_code=True, trained_on=NOTHING_SEEN, batch_rows=9,
         answers=answers or AnswersConfig(),
     )  # fmt: skip
-    version = SimpleNamespace(name="m", version=7, creation_timestamp=MADE)
+    version = SimpleNamespace(name="m", version=7, created_at=MADE)
     asked: list[str] = []
 
     def find(uri: str) -> Any:
@@ -63,7 +64,7 @@ def test_an_alias_is_resolved_once_and_the_version_is_what_is_certified(tmp_path
     assert (version.kind, version.model, version.batch_rows) == ("pyfunc", "models:/m/7", 9)
     assert version.model_hash == hash_of_model(tmp_path / "model")
     assert (version.inputs, reads_pictures) == (["title", "image"], True)
-    assert made_at.timestamp() * 1000 == MADE
+    assert made_at == MADE
     assert version.dictionary == WORDS
     assert version.trained_on == "declared"
 

@@ -148,7 +148,7 @@ def test_what_a_killed_move_of_the_alias_has_not_written_the_next_move_writes(
 
 
 def former(registry: Registry) -> list[str]:
-    return sorted(former_champions(registry.connect().search_model_versions(f"name='{MODEL}'")))
+    return sorted(former_champions(registry.versions()))
 
 
 def test_former_champions_are_those_promoted_and_not_demoted_since(two_versions: Registry) -> None:

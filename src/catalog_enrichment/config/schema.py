@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog_enrichment import masking
+from catalog_enrichment.config import model_registry
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.comparison import CompareConfig
 from catalog_enrichment.config.folds import FoldsConfig
@@ -31,7 +32,6 @@ from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.config.strict import check_ranges
 from catalog_enrichment.records import stable_hash
 
-_MODEL_NAME = re.compile(r"\w(?:[\w .-]*\w)?")
 """Names that MLflow takes and that its URIs models:/NAME/VERSION can have."""
 
 
@@ -49,6 +49,10 @@ class SparkConfig:
 class MlflowConfig:
     tracking_uri: str
     """`sqlite:///PATH` (relative paths start at `root`) or the URI of a server."""
+    registry_uri: str = ""
+    """Where versions are registered, if not in `tracking_uri`: `databricks-uc` or `databricks-uc://PROFILE` (Unity
+    Catalog), `uc:http://HOST:PORT` (an open-source Unity Catalog server), `databricks` (a workspace's own registry), or
+    another MLflow server."""
     artifact_path: str = ""
     """Folder for the artifacts of a local store, also of a store that was moved or copied; leave empty with a server,
     which has its own."""
@@ -56,7 +60,7 @@ class MlflowConfig:
     """MLflow experiment of the trainings and comparisons; made if it does not exist. At most 500 characters."""
     model_name: str = "catalog-enrichment"
     """Name of the registered model, whose versions the jobs train and run: at most 256 letters, digits, spaces, `_`,
-    `-` and `.`."""
+    `-` and `.`; in Unity Catalog CATALOG.SCHEMA.MODEL."""
     promotion_policy: str = "policy:promotion.v1.toml"
     """Rules of promote_model: `policy:NAME.toml` for a shipped file, or a path relative to `root`."""
     timeout_seconds: int = 10
@@ -64,11 +68,8 @@ class MlflowConfig:
 
     def __post_init__(self) -> None:
         check_ranges("mlflow", self, timeout_seconds=(1, 3600))
-        if not _MODEL_NAME.fullmatch(self.model_name) or len(self.model_name) > 256:
-            raise ValueError(
-                "mlflow.model_name must be letters, digits, spaces, _ - and ., at most 256, and begin and end with a "
-                f"letter or digit, not {self.model_name[:80]!r}: MLflow and its URIs take no others"
-            )
+        model_registry.check_registry_uri(self.registry_uri)
+        model_registry.check_model_name(self.model_name, model_registry.kind_of(self.registry_uri or self.tracking_uri))
         if not self.experiment.strip() or len(self.experiment) > 500:
             raise ValueError(
                 f"mlflow.experiment must have 1 to 500 characters, not {len(self.experiment.strip())}: MLflow takes no "
@@ -180,6 +181,7 @@ class EnrichConfig:
     """great_expectations suite that the products must pass before a run: `schemas:PATH`, or relative to `root`."""
 
     def __post_init__(self) -> None:
+        model_registry.check_alias("enrich.alias", self.alias)
         limit = (0, 2**40)
         check_ranges("enrich", self, max_products=limit, max_changes=limit, partitions=limit, forward_rows=limit)
         check_ranges("enrich", self, batch_rows=(1, 100_000))

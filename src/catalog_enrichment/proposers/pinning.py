@@ -24,8 +24,8 @@ class Shelf:
     """Where models and answers are found."""
 
     find: Callable[[str], Any]
-    """URI of a model, with a version or an alias -> MLflow's version. Raises RegistryError, which lists those there
-    are."""
+    """URI of a model, with a version or an alias -> its name, version and created_at. Raises RegistryError, which
+    lists those there are."""
     fetch: Fetch
     catalog: Catalog
 
@@ -66,8 +66,7 @@ def _pyfunc(settings: ProposerConfig, known: dict[str, Any], shelf: Shelf) -> Pi
         timeout_seconds=settings.timeout_seconds,
         **known,
     )
-    made_at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
-    return Pinned(version, made_at, "image" in inputs)
+    return Pinned(version, found.created_at, "image" in inputs)
 
 
 def _with_scores(

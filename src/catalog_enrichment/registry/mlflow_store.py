@@ -1,4 +1,4 @@
-"""MLflow calls: connect with a short timeout, start runs, register and download a model's files."""
+"""MLflow calls: connect with a short timeout, start runs, download a model's files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from catalog_enrichment import failures
 from catalog_enrichment.catalog import locks
 from catalog_enrichment.catalog.object_storage import storage_of
 from catalog_enrichment.catalog.storage import FolderStorage
+from catalog_enrichment.config.model_registry import RegistryKind, kind_of
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import ConfigError, NoModelError, RegistryError, TemporaryFailure
+from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, stable_hash
@@ -38,17 +39,26 @@ from catalog_enrichment.registry.mlflow_run import (
     log_compared,
     log_training,
 )
+from catalog_enrichment.registry.registered_model import (
+    OpenCatalogModel,
+    RegisteredModel,
+    RegisteredVersion,
+    UnityCatalogModel,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     from catalog_enrichment.registry.trained_model import TrainedModel
 
 _SQLITE = "sqlite:///"
-_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"""Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
+_HTTP = re.compile("https?://.*")
+_MODELS: dict[RegistryKind, type[RegisteredModel]] = {
+    RegistryKind.MLFLOW: RegisteredModel,
+    RegistryKind.UNITY_CATALOG: UnityCatalogModel,
+    RegistryKind.OPEN_CATALOG: OpenCatalogModel,
+}
 
 
 class Store:
@@ -63,6 +73,7 @@ class Store:
         if self.uri.startswith(_SQLITE):
             self._file = config.path(self.uri.removeprefix(_SQLITE))
             self.uri = f"{_SQLITE}{self._file}"
+        self.registry_uri = self._settings.registry_uri or self.uri
         self._client: MlflowClient | None = None
         self._fetched: dict[str, Path] = {}
 
@@ -73,7 +84,8 @@ class Store:
         The function that it yields is to be called before the alias is moved: MLflow itself cannot keep a process away
         that has slept past its lease.
         """
-        storage = FolderStorage(self._file.parent) if self._file else storage_of(self._config)
+        own_file = self._file if self.registry_uri == self.uri else None
+        storage = FolderStorage(own_file.parent) if own_file else storage_of(self._config)
         model = self._settings.model_name
         name = f"promotion-{stable_hash(model)[:16]}"  # a model's name may have characters that a key should not have
         doing = f"another process is promoting {model}"
@@ -92,7 +104,9 @@ class Store:
                 local_store.check(self._file, create, self._settings.timeout_seconds)
                 self._follow_artifacts(self._file)
             elif self.uri.startswith(("http://", "https://")):
-                _check_server(self.uri, self._settings.timeout_seconds)
+                _check_server(self.uri, "mlflow.tracking_uri", self._settings.timeout_seconds)
+            if self.registry_uri != self.uri and (server := _HTTP.search(self.registry_uri)):
+                _check_server(server[0], "mlflow.registry_uri", self._settings.timeout_seconds)
             self._client = self._connect()
         if create:
             self._find_experiment(self._client)
@@ -145,16 +159,12 @@ class Store:
             unusable = RegistryError(f"{file.name} cannot be added to MLflow run {run_id}: {problem}")
             raise failures.recognised(problem) or unusable from problem
 
-    def register(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
-        """Make a logged model a version of the registered model; return its number."""
-        import mlflow
+    def model(self, name: str = "", create: bool = False) -> RegisteredModel:
+        """Return a registered model, that of the config without ``name``; ``create``: see :meth:`client`."""
+        kind = _MODELS[kind_of(self.registry_uri)]
+        return kind(self.client(create), name or self._settings.model_name)
 
-        name = self._settings.model_name
-        version = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
-        self.client(create=True).update_model_version(name, version, description)
-        return version
-
-    def download(self, version: Any) -> Path:
+    def download(self, version: RegisteredVersion) -> Path:
         """Return the version's artifact folder on local disk; for a local store, the store's own folder."""
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -167,8 +177,8 @@ class Store:
             return folder / path.resolve().relative_to(folder)  # ValueError for a path that leads out of the folder
         except (MlflowException, OSError, KeyError, TypeError, ValueError) as problem:
             raise failures.recognised(problem) or RegistryError(
-                f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
-                "artifacts are where the store says, and that train_model logged them."
+                f"the files of {uri} cannot be fetched from {without_password(self.registry_uri)}: {problem}. Check "
+                "that the artifacts are where the store says, and that train_model logged them."
             ) from problem
 
     def fetch_model(self, uri: str) -> Path:
@@ -183,15 +193,15 @@ class Store:
         self._check_allowed(uri)
         if uri in self._fetched:
             return self._fetched[uri]
-        client, (name, version) = self.client(create=False), uri.removeprefix("models:/").split("/")
-        find_version(client, name, version=version)
+        name, version = uri.removeprefix("models:/").split("/")
+        self.model(name).version(version)
         try:
             self._fetched[uri] = Path(mlflow.artifacts.download_artifacts(uri)).resolve()
             return self._fetched[uri]
         except (MlflowException, OSError) as problem:
             raise failures.recognised(problem) or RegistryError(
-                f"the files of {uri} cannot be fetched from {without_password(self.uri)}: {problem}. Check that the "
-                "artifacts are where the store says"
+                f"the files of {uri} cannot be fetched from {without_password(self.registry_uri)}: {problem}. Check "
+                "that the artifacts are where the store says"
             ) from problem
 
     def _check_allowed(self, uri: str) -> None:
@@ -205,16 +215,17 @@ class Store:
             f'the config of every job that scores: [proposer] kind = "pyfunc", model = "{uri}", allow_code = true'
         )
 
-    def pinned(self, uri: str) -> Any:
-        """Return MLflow's version that ``uri`` names, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+    def pinned(self, uri: str) -> RegisteredVersion:
+        """Return the version that ``uri`` names, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
         Raises RegistryError, which lists the versions and aliases that exist.
         """
         name, at, alias = uri.removeprefix("models:/").partition("@")
         name, _, version = name.partition("/")
-        return find_version(self.client(create=False), name, version=version, alias=alias if at else "")
+        model = self.model(name)
+        return model.version_of(alias) if at else model.version(version)
 
-    def held_out(self, version: Any) -> list[HeldOutDecision]:
+    def held_out(self, version: RegisteredVersion) -> list[HeldOutDecision]:
         """Return what the version would write on its test fold."""
         import pyarrow.parquet as pq
 
@@ -224,18 +235,18 @@ class Store:
 
         return [decision(row) for row in pq.read_table(self._artifact(version, HELD_OUT)).to_pylist()]
 
-    def labelled(self, version: Any) -> pa.Table:
+    def labelled(self, version: RegisteredVersion) -> pa.Table:
         """Return the labelled products that the version's training read."""
         import pyarrow.parquet as pq
 
         return pq.read_table(self._artifact(version, LABELLED))
 
-    def lineage(self, version: Any) -> dict[str, Any]:
+    def lineage(self, version: RegisteredVersion) -> dict[str, Any]:
         """Return where the version comes from, as it was logged."""
         content: dict[str, Any] = json.loads(self._artifact(version, LINEAGE).read_text())
         return content
 
-    def _artifact(self, version: Any, name: str) -> Path:
+    def _artifact(self, version: RegisteredVersion, name: str) -> Path:
         """Fetch a file of the version's MLflow run."""
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -274,8 +285,8 @@ class Store:
             logging.getLogger(name).setLevel(logging.WARNING)
         logs.adopt_libraries()  # the import gave them handlers
         mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        client = mlflow.MlflowClient(self.uri, self.uri)
+        mlflow.set_registry_uri(self.registry_uri)
+        client = mlflow.MlflowClient(self.uri, self.registry_uri)
         try:
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, OSError) as problem:
@@ -323,71 +334,13 @@ def _is_running(client: MlflowClient, run_id: str, experiment: str) -> bool:
     return (info.experiment_id, info.status) == (experiment, "RUNNING")
 
 
-def find_version(client: MlflowClient, name: str, *, version: str = "", alias: str = "") -> Any:
-    """Return the model version with this number or alias. Raises RegistryError, which lists those that exist."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if version:
-            return client.get_model_version(name, version)
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as problem:
-        missing = f"version {version}" if version else f"alias {alias!r}"
-        raise _not_found(problem, f"{missing} of model {name!r}", client, name) from problem
-
-
-def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Return alias -> version of the registered model. Raises RegistryError if there is no such model."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
-    except MlflowException as problem:
-        raise _not_found(problem, f"model {name!r}", client, name) from problem
-
-
-def all_versions(client: MlflowClient, name: str) -> list[Any]:
-    """Return every version of the registered model; none if there is no such model."""
-    from mlflow.exceptions import MlflowException
-
-    versions: list[Any] = []
-    token = None
-    while True:
-        try:
-            page = client.search_model_versions(f"name='{name}'", page_token=token)
-        except MlflowException as problem:
-            if problem.error_code in _NOT_FOUND:
-                return versions
-            raise
-        versions += page
-        if not (token := page.token):
-            return versions
-
-
 def without_password(uri: str) -> str:
     """Return ``uri`` without user name and password, which urllib takes for a part of the host's name."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
-def _not_found(problem: MlflowException, wanted: str, client: MlflowClient, name: str) -> Exception:
-    """Return the error that ``wanted`` does not exist, and what does, or that the registry could not be asked."""
-    if problem.error_code in _NOT_FOUND:
-        return NoModelError(f"no {wanted}: {_available(client, name)}")
-    unusable = RegistryError(f"the MLflow registry cannot be asked for {wanted}: {problem}")
-    return failures.recognised(problem) or unusable
-
-
-def _available(client: MlflowClient, name: str) -> str:
-    """Name the models of the registry, or the versions and aliases of model ``name`` if it exists."""
-    models = sorted(model.name for model in client.search_registered_models())
-    if name not in models:
-        return f"the registry has {', '.join(models) or 'no models yet'}. Run train_model first, or check model_name"
-    versions = sorted((str(version.version) for version in all_versions(client, name)), key=int)
-    return f"it has versions {', '.join(versions) or 'none'} and aliases {aliases(client, name) or 'none'}"
-
-
-def _check_server(uri: str, timeout_seconds: int) -> None:
+def _check_server(uri: str, key: str, timeout_seconds: int) -> None:
     """Raise TemporaryFailure if the server does not answer one request: MLflow's client would retry for minutes."""
     try:
         with urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=timeout_seconds):
@@ -398,7 +351,7 @@ def _check_server(uri: str, timeout_seconds: int) -> None:
         problem: Exception = answer
     except (OSError, ValueError) as failure:
         problem = failure
+    server = "MLflow server" if key == "mlflow.tracking_uri" else "registry"
     raise TemporaryFailure(
-        f"no MLflow server answers at {without_password(uri)} within {timeout_seconds} s: {problem}. "
-        "Start it, or set mlflow.tracking_uri"
+        f"no {server} answers at {without_password(uri)} within {timeout_seconds} s: {problem}. Start it, or set {key}"
     )

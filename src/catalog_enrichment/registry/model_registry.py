@@ -20,6 +20,7 @@ from catalog_enrichment.records import Modality
 from catalog_enrichment.registry import mlflow_store
 from catalog_enrichment.registry.gate_evidence import Evidence
 from catalog_enrichment.registry.mlflow_run import MlflowRun, RunStart
+from catalog_enrichment.registry.registered_model import RegisteredVersion
 from catalog_enrichment.registry.trained_model import (
     NOT_TRAINED,
     TrainedModel,
@@ -156,14 +157,14 @@ class Registry:
         }
         first = [known for known in certificates if known.compute_type == certificates[0].compute_type]
         evidence = Evidence.from_certificates(first, trained.held_out, trained.warnings)
-        client = self.connect(create=True)
         if run is None:
             with self.training_run(str(trained.params.get("recipe", "certificates")), "") as own:
                 logged = self.store.log(own, trained)
         else:
             logged = self.store.log(run, trained)
-        version = self.store.register(logged, hashes | evidence.to_tags(), model_card(trained))
-        client.set_registered_model_alias(self.name, CANDIDATE, version)
+        model = self.store.model(create=True)
+        version = model.add(logged.model_uri, logged.run_id, hashes | evidence.to_tags(), model_card(trained))
+        model.set_alias(CANDIDATE, version)
         return ModelVersion(self.name, version, logged.run_id, f"models:/{self.name}/{version}")
 
     def log_page(self, version: ModelVersion, page: Path) -> None:
@@ -177,19 +178,23 @@ class Registry:
 
     def champion(self) -> str | None:
         """Return the champion's version; None if there is none. Raises RegistryError if the model does not exist."""
-        return mlflow_store.aliases(self.connect(), self.name).get(CHAMPION)
+        return self.store.model().aliases().get(CHAMPION)
 
     def newest(self) -> str | None:
         """Return the number of the newest version; None if there is none."""
-        try:
-            versions = mlflow_store.all_versions(self.connect(), self.name)
-        except NoModelError:
-            return None
-        return max((str(version.version) for version in versions), key=int, default=None)
+        return max((found.version for found in self.versions()), key=int, default=None)
 
-    def find(self, *, version: str = "", alias: str = "") -> Any:
-        """Return MLflow's version with this number or alias. Raises RegistryError, which lists those that exist."""
-        return mlflow_store.find_version(self.connect(), self.name, version=version, alias=alias)
+    def versions(self) -> list[RegisteredVersion]:
+        """Return all versions; none without the store or the model."""
+        try:
+            return self.store.model().versions()
+        except NoModelError:
+            return []
+
+    def find(self, *, version: str = "", alias: str = "") -> RegisteredVersion:
+        """Return the version with this number or alias. Raises RegistryError, which lists those that exist."""
+        model = self.store.model()
+        return model.version(version) if version else model.version_of(alias)
 
     def resolve(self, *, version: str | None = None, alias: str | None = None) -> ResolvedModel:
         """Return the model of ``version``, else of ``alias``, else the champion, downloaded and verified.
@@ -208,7 +213,7 @@ class Registry:
             )
         return ResolvedModel(
             name=self.name,
-            version=str(registered.version),
+            version=registered.version,
             artifact=folder,
             artifact_hash=actual,
             proposer=proposer,
@@ -226,13 +231,9 @@ class Registry:
 
     def newest_trained(self) -> str | None:
         """Return the newest version that a training made, and not new certificates; None if there is none."""
-        try:
-            versions = mlflow_store.all_versions(self.connect(), self.name)
-        except NoModelError:
-            return None
-        for version in sorted(versions, key=lambda found: int(found.version), reverse=True):
+        for version in sorted(self.versions(), key=lambda found: int(found.version), reverse=True):
             if not NOT_TRAINED & set(self.store.lineage(version)):
-                return str(version.version)
+                return version.version
         return None
 
     def expires_at(self, version: str) -> datetime | None:

@@ -26,10 +26,11 @@ from catalog_enrichment.catalog.value_names import Followed
 from catalog_enrichment.errors import ConfigError, GateRefused, ModelContractError, RegistryError
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import strictly_later
-from catalog_enrichment.registry import label_check, mlflow_store, promotion_gate
+from catalog_enrichment.registry import label_check, promotion_gate
 from catalog_enrichment.registry.gate_evidence import Evidence, References
 from catalog_enrichment.registry.model_registry import CANDIDATE, CHAMPION, Registry, ResolvedModel
 from catalog_enrichment.registry.promotion_gate import Case, EarlyGate, GateResult, Policy, Verdict
+from catalog_enrichment.registry.registered_model import RegisteredVersion
 from catalog_enrichment.web.pages import when
 
 NO_CHAMPION = "none"
@@ -109,12 +110,13 @@ class Promotion:
 
     def early_gate(self) -> EarlyGate:
         """Return the gate for a model that is not registered yet, with the policy and the champions as they are now."""
-        client, policy = self._registry.connect(create=True), self._policy()
-        current = self._registry.champion() if mlflow_store.all_versions(client, self._registry.name) else None
-        champion = self._recorded(current, self._registry.find(version=current).tags) if current else None
+        self._registry.connect(create=True)
+        policy, registry = self._policy(), self._registry
+        current = registry.champion() if registry.versions() else None
+        champion = self._recorded(current, registry.find(version=current).tags) if current else None
         if champion is None:
             return EarlyGate(policy, None, {})
-        return EarlyGate(policy, self._references(champion), self._values(self._registry.labels(champion.version)))
+        return EarlyGate(policy, self._references(champion), self._values(registry.labels(champion.version)))
 
     def _case(self, candidate: ResolvedModel, current: str | None, policy: Policy) -> Case:
         """Collect what the gate has to know; the champion's files are fetched for its labels."""
@@ -137,7 +139,7 @@ class Promotion:
 
     def _references(self, champion: Evidence, candidate: str = "") -> References:
         """Return what the gate compares a candidate with; ``candidate``: its version, empty before it is registered."""
-        versions = {str(version.version): version for version in self._versions()}
+        versions = {version.version: version for version in self._versions()}
         former = [
             evidence
             for name in former_champions(list(versions.values()))
@@ -243,15 +245,15 @@ class Promotion:
         """
         champion, events = self._registry.champion(), []
         for version in self._versions():
-            name, tags = str(version.version), version.tags
+            name, tags = version.version, version.tags
             texts = {value for key, value in tags.items() if key.startswith(_EVENT)}
             if name == champion and _MOVING in tags:  # the process was killed after it had moved the alias
                 texts.add(tags[_MOVING])
             events += [{"version": name, **json.loads(text)} for text in texts]
         return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
 
-    def _versions(self) -> list[Any]:
-        return mlflow_store.all_versions(self._registry.connect(), self._registry.name)
+    def _versions(self) -> list[RegisteredVersion]:
+        return self._registry.store.model().versions()
 
     def _now(self) -> str:
         """Return a time later than every promotion and demotion so far: their order decides who was champion."""
@@ -264,7 +266,7 @@ class Promotion:
         """Make ``version`` the champion, and write what ``event`` says of it."""
         self._tag(version, {_MOVING: json.dumps({"by": _user(), **event})})
         assert_held()
-        self._registry.connect().set_registered_model_alias(self._registry.name, CHAMPION, version)
+        self._registry.store.model().set_alias(CHAMPION, version)
         if (champion := self._settled_champion()) != version:
             raise GateRefused(
                 f"the champion of {self._registry.name} was set to {version}, but is {champion}: the alias was moved "
@@ -277,23 +279,24 @@ class Promotion:
         text = self._registry.find(version=champion).tags.get(_MOVING) if champion else None
         if champion and text:
             event = json.loads(text)
+            stamp = datetime.fromisoformat(event["at"]).strftime("%Y%m%dT%H%M%S.%fZ")
+            settled: dict[str, str | None] = {}
             if event["action"] == PROMOTED:
-                self._tag(champion, {_PREVIOUS: event["champion_before"] or "", _PROMOTED_AT: event["at"]})
+                settled = {_PREVIOUS: event["champion_before"] or "", _PROMOTED_AT: event["at"]}
             else:
                 self._tag(event["champion_before"], {_DEMOTED_AT: event["at"]})
-            self._tag(champion, {_EVENT + datetime.fromisoformat(event["at"]).strftime("%Y%m%dT%H%M%S.%fZ"): text})
-            self._registry.connect().delete_model_version_tag(self._registry.name, champion, _MOVING)
+            # the last is deleted last: a process that is killed before it does all of this again
+            self._tag(champion, settled | {_EVENT + stamp: text, _MOVING: None})
         return champion
 
-    def _tag(self, version: str, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._registry.connect().set_model_version_tag(self._registry.name, version, key, value)
+    def _tag(self, version: str, tags: Mapping[str, str | None]) -> None:
+        self._registry.store.model().change_tags(version, tags)
 
 
-def former_champions(versions: Sequence[Any]) -> list[str]:
+def former_champions(versions: Sequence[RegisteredVersion]) -> list[str]:
     """Return the versions that were promoted at some time, without those demoted since by going back."""
     return [
-        str(version.version)
+        version.version
         for version in versions
         if (promoted := version.tags.get(_PROMOTED_AT))
         and not (
