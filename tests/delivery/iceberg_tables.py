@@ -31,7 +31,9 @@ class IcebergTable:
     def rows(self) -> State:
         """What was delivered, as histories.Versions.seen gives it."""
         found = self.arrow().drop_columns(["version"]).to_pylist()
-        return {(row.pop("product_id"), row.pop("attribute")): row for row in found}
+        rows = {(row.pop("product_id"), row.pop("attribute")): row for row in found}
+        assert len(rows) == len(found)
+        return rows
 
     def arrow(self) -> pa.Table:
         return self.table().scan().to_arrow()

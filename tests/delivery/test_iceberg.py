@@ -129,7 +129,7 @@ def test_only_files_with_a_changed_row_are_written_again(iceberg_table: IcebergT
 @pytest.mark.usefixtures("small_files")
 def test_a_product_is_in_one_file_and_files_do_not_overlap(iceberg_table: IcebergTable, versions: Versions) -> None:
     """Ids with a long common beginning, of which Iceberg's statistics keep 16 characters by default."""
-    state = {(f"{'x' * 30}{number:03}", attribute): value("Red") for number in range(50) for attribute in "abcde"}
+    state = {(f"{'x' * 30}{number:03}", attribute): value("Red") for number in range(50) for attribute in "abcdefg"}
     versions.show(state, "run-1")
     iceberg_table.deliver(versions)
     assert len(iceberg_table.files()) > 5
@@ -142,6 +142,36 @@ def test_a_product_is_in_one_file_and_files_do_not_overlap(iceberg_table: Iceber
     assert iceberg_table.rows() == state
     groups = iceberg_files._groups(iceberg_table.table())
     assert [len(group.tasks) for group in groups] == [1] * len(groups)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_snapshot_of_what_the_table_has_writes_no_file(iceberg_table: IcebergTable, versions: Versions) -> None:
+    versions.show(many(30), "run-1")
+    iceberg_table.deliver(versions)
+    files = iceberg_table.files()
+    summary = iceberg_table.deliver(versions, snapshot=True)
+    assert (summary["staged"], summary["upserted"], summary["deleted"]) == (60, 0, 0)
+    assert iceberg_table.files() == files
+    stored = {f"file://{file}" for file in iceberg_table.folder.rglob("*.parquet")}
+    assert stored == files, "files that turn out to be the same are deleted again"
+    assert iceberg_table.rows() == versions.seen()
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("rows", [1, 3])
+def test_batches_may_end_anywhere(rows: int, iceberg_table: IcebergTable, versions: Versions) -> None:
+    """Also between two attributes of a product."""
+    versions.show(many(30), "run-1")
+    iceberg_table.deliver(versions)
+    state = {key: value("Blue") for key in many(30)}
+    versions.show(state, "run-2")
+    with deliver.open_sink(iceberg_table.config) as sink:
+        since = sink.position()
+        (step,) = feed.steps(versions.catalog, since, 20)
+        whole = pa.Table.from_batches(step.changes(versions.catalog))
+        applied = sink.apply(step, since, whole.to_batches(max_chunksize=rows))
+    assert (applied.staged, applied.upserted, applied.deleted) == (60, 60, 0)
+    assert iceberg_table.rows() == state
 
 
 @pytest.mark.usefixtures("small_files")

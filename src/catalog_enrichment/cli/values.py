@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from catalog_enrichment.cli.audit import refresh_pages
@@ -76,6 +77,12 @@ def set_value(config: Config, args: argparse.Namespace) -> Summary:
 def _maintain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be cleaned up; nothing is changed")
     parser.add_argument("--force", action="store_true", help="allow maintenance.retention_hours below 24")
+    parser.add_argument(
+        "--register", metavar="NAMESPACE",
+        help="instead, register the tables by path in a metastore, as NAMESPACE.TABLE: SCHEMA, or CATALOG.SCHEMA of "
+        "Unity Catalog; the statements are executed if Spark can, and printed",
+    )  # fmt: skip
+    parser.add_argument("--location", metavar="URI", help="with --register: the catalog's place for other engines")
 
 
 @job(_maintain_arguments)
@@ -84,9 +91,23 @@ def maintain_catalog(config: Config, args: argparse.Namespace) -> Summary:
     from catalog_enrichment.context import open_for_writing
     from catalog_enrichment.operations import maintain
 
+    if args.register:
+        return _register(config, args)
+    if args.location:
+        raise ConfigError("--location needs --register")
     maintain.check_retention(config.maintenance, args.force)
     with open_for_writing(config, "maintain_catalog", args.dry_run) as context:
         return maintain.maintain_catalog(context, args.dry_run)
+
+
+def _register(config: Config, args: argparse.Namespace) -> Summary:
+    from catalog_enrichment.catalog.lake import Catalog
+    from catalog_enrichment.operations.register_tables import Registration, register_tables
+    from catalog_enrichment.spark import session
+
+    registration = Registration(namespace=args.register, location=args.location or "")
+    start = None if args.dry_run else partial(session.start, config, "maintain_catalog")
+    return register_tables(config, Catalog.of(config), registration, start)
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
