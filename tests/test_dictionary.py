@@ -237,6 +237,10 @@ def test_a_stored_value_is_called_as_the_dictionary_says_now(tmp_path: Path) -> 
     assert not words.is_same("unknown", "a", "A")
     assert words.is_same("unknown", "a", "a")
     assert set(words.open_attributes) == {"width", "brand"}
+    assert words.is_same_set("width", ["109 cm"], ("1.09 m",))
+    assert not words.is_same_set("width", ["109 cm", "50 cm"], ["1.09 m", "50 cm"])
+    assert words.is_same_set("color", ("Red", "Grey"), ["Red", "Grey"])
+    assert not words.is_same_set("width", [], ["1.09 m"])
 
 
 def test_the_hash_of_numbers_is_about_units_and_ranges_alone(tmp_path: Path) -> None:

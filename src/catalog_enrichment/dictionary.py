@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import isfinite
@@ -175,6 +175,13 @@ class Dictionary:
         if attribute not in self.attributes:
             return first == second
         return self.attributes[attribute].is_same(first, second)
+
+    def is_same_set(self, attribute: str, first: Sequence[str], second: Sequence[str]) -> bool:
+        """Return whether two sorted sets of stored values are the same set. A set of several values has only the same
+        texts: numbers and texts have one value."""
+        if len(first) == len(second) == 1:
+            return self.is_same(attribute, first[0], second[0])
+        return list(first) == list(second)
 
     @property
     def enabled(self) -> list[str]:

@@ -194,6 +194,26 @@ def test_what_is_refused_of_a_number_or_text_is_refused_in_every_spelling(spark:
     )
 
 
+def test_the_same_number_in_another_spelling_is_no_other_human_set(spark: SparkSession) -> None:
+    first = said(1, "other", "109 cm", value="50 cm", attribute="width")
+    again = first | {"right_values": ["109.5 cm"], "settled_at": START + timedelta(hours=1)}
+    assert ledger_plan([again], by_item(first), OPEN_WORDS).human == {}
+    other = again | {"right_values": ["112 cm"]}
+    assert ledger_plan([other], by_item(first), OPEN_WORDS).human == {("p1", "width"): ("112 cm",)}
+
+    people = {"attribute": "width", "source": "human", "op": "assert", "value": "109 cm", "run_id": "ingest-1"}
+    events = [people | {"event_id": name, "product_id": name, "asserted_at": START} for name in ("p1", "p2", "p3")]
+    human = {("p1", "width"): ("1.095 m",), ("p2", "width"): ("112 cm",), ("p3", "width"): NONE}
+    products = frame(spark, "products", [product(name) for name in ("p1", "p2", "p3")])
+    given = frame(spark, "attribute_values", events)
+    plan = LedgerPlan(frozenset(), frozenset(), human)
+    rows = planned_events(products, given, plan, stamp("ingest-2", 9), {"ingest-1"}, OPEN_WORDS).collect()
+    assert {(row["product_id"], row["value"]) for row in rows if row["op"] == "assert"} == {
+        ("p2", "112 cm"),
+        ("p3", ""),
+    }
+
+
 def test_the_right_value_is_given_as_the_dictionary_prints_it_now() -> None:
     right = said(1, "other", "0.5 m", value="109 cm", attribute="width")
     assert ledger_plan([right], {}, OPEN_WORDS).human == {("p1", "width"): ("50 cm",)}

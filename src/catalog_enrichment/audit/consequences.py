@@ -90,7 +90,7 @@ def ledger_plan(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dicti
         unknown += dropped
         was, _ = _human_set(_about(pair, before), dictionary, pair[1])
         # the same set again would replace what a person has said meanwhile
-        if values != was:
+        if not dictionary.is_same_set(pair[1], values, was):
             human[pair] = values
             given_at[pair] = max(row["settled_at"] for row in new if _pair(row) == pair)
             if was == NOTHING:
@@ -197,7 +197,7 @@ def planned_events(
     active = ledger.active(events)
     people = active.where(F.col("source") == Source.HUMAN.value)
     by_models = active.where(F.col("source") == Source.MODEL.value)
-    human = _human_assertions(products, people, plan, stamp, own_runs)
+    human = _human_assertions(products, people, plan, stamp, own_runs, dictionary)
     emptied = [_pair(row) for row in human if row["value"] == ledger.NO_VALUE]
     gone = _same(by_models, plan.refused, dictionary).unionByName(_only(by_models, emptied))
     gone = gone.dropDuplicates(["event_id"])
@@ -232,7 +232,12 @@ def _reinstated(events: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp, dic
 
 
 def _human_assertions(
-    products: DataFrame, people: DataFrame, plan: LedgerPlan, stamp: ledger.RunStamp, own_runs: Collection[str]
+    products: DataFrame,
+    people: DataFrame,
+    plan: LedgerPlan,
+    stamp: ledger.RunStamp,
+    own_runs: Collection[str],
+    dictionary: Dictionary,
 ) -> list[dict[str, Any]]:
     """Return the asserts, as rows, of human sets that differ from the newest set of a person.
 
@@ -251,7 +256,7 @@ def _human_assertions(
     rows: list[dict[str, Any]] = []
     for pair, values in sorted(plan.human.items()):
         product = product_of.get(pair[0])
-        if not values or product is None or present.get(pair) == values:
+        if not values or product is None or dictionary.is_same_set(pair[1], present.get(pair, ()), values):
             continue
         since_others = pair in by_others and pair in plan.given_at and by_others[pair] > plan.given_at[pair]
         if since_others or (product["merchant_attributes"] or {}).get(pair[1]):
