@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from catalog_enrichment.audit import apply_requests as job
+from catalog_enrichment.audit import typed_values
 from catalog_enrichment.audit.review_records import (
     Answer,
     ChangeRequest,
@@ -25,6 +28,7 @@ from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.operations.suggestions import open_suggestions
 
+from ..open_words import OPEN_WORDS
 from ..sample_catalog import SampleCatalog, change, enrich, killed_at, table, values
 from . import review_samples as samples
 from .review_samples import asked
@@ -75,6 +79,18 @@ def test_a_manager_who_says_that_there_is_no_value_refuses_the_value_and_asks_fo
         row = job.verdict_row(store, request)
     assert (row["answer"], row["right_values"], row["value"]) == ("none", [], "Red")
     assert review_tables.refused_values([row], Dictionary({})) == {("p001", "color", "Red")}
+
+
+def test_a_typed_number_is_read_in_the_products_language_once() -> None:
+    context: Any = SimpleNamespace(dictionary=OPEN_WORDS)
+    (stored,) = typed_values.stored_values(OPEN_WORDS, "width", ["1,299"], "de")
+    asked = ChangeRequest(
+        kind=RequestKind.SET, product_id="p1", attribute="width", values=(stored,), by="Ana", asked_at=samples.START
+    )
+    correction = job.correction_of(context, asked)
+    assert correction.canonical_values(OPEN_WORDS["width"], "de") == ["1.299 cm"]
+    removed = job.correction_of(context, replace(asked, values=()))
+    assert (removed.remove, removed.canonical_values(OPEN_WORDS["width"], "de")) == (True, [])
 
 
 @pytest.mark.slow

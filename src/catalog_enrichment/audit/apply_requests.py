@@ -81,7 +81,20 @@ def _apply(context: Context, store: ReviewStore, request: ChangeRequest, config:
         summary = rollback.rollback_run(context.catalog, request.run_id, request.attribute, say=context.say)
         done = summary["status"] == RunStatus.SUCCEEDED
         return (f"undone by run {summary['run_id']}" if done else "it was undone already"), ""
-    correction = set_value.Correction(
+    correction = correction_of(context, request)
+    correction.check(context.dictionary)
+    summary = set_value.set_value(context, correction, dry_run=False, config=config)
+    run_id = str(summary["run_id"])
+    if summary["status"] == NOTHING_TO_DO:
+        own = _wrote(context, run_id, request)  # the job was killed after it had written the set
+        return "a person has said so already", run_id if own else ""
+    return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {run_id}", run_id
+
+
+def correction_of(context: Context, request: ChangeRequest) -> set_value.Correction:
+    """Return the correction that a SET or ACCEPT asks for. Its values are as they are stored: the page has read them in
+    the product's language. Raises ConfigError for an unknown attribute."""
+    return set_value.Correction(
         product_id=request.product_id,
         attribute=request.attribute,
         values=_values(context, request),
@@ -90,13 +103,6 @@ def _apply(context: Context, store: ReviewStore, request: ChangeRequest, config:
         by=request.by,
         reason=request.reason or None,
     )
-    correction.check(context.dictionary)
-    summary = set_value.set_value(context, correction, dry_run=False, config=config)
-    run_id = str(summary["run_id"])
-    if summary["status"] == NOTHING_TO_DO:
-        own = _wrote(context, run_id, request)  # the job was killed after it had written the set
-        return "a person has said so already", run_id if own else ""
-    return f"{request.attribute} is {', '.join(summary['after']['values']) or 'no value'}, by run {run_id}", run_id
 
 
 def _wrote(context: Context, run_id: str, request: ChangeRequest) -> bool:

@@ -27,28 +27,30 @@ _OWN = (
 _SPELLINGS = {
     # lengths
     "micrometer": "µm um micron microns",
-    "millimeter": "mm millimeter millimeters millimetre millimetres millimètres mms",
-    "centimeter": "cm centimeter centimeters centimetre centimetres zentimeter centimètres cms centimetri centímetros",
+    "millimeter": "mm millimeter millimeters millimetre millimetres millimètres mms мм 毫米 ミリ ミリメートル مم",
+    "centimeter": "cm centimeter centimeters centimetre centimetres zentimeter centimètres cms centimetri centímetros "
+    "см 厘米 公分 センチ センチメートル سم",
     "decimeter": "dm",
-    "meter": "m meter meters metre metres mètre mètres mtr mtrs metro metri metros",
+    "meter": "m meter meters metre metres mètre mètres mtr mtrs metro metri metros м 米 メートル متر",
     "kilometer": "km kilometer kilometers kilometre kilometres",
-    "inch": "in inch inches \" '' zoll pouce pouces pulgada pulgadas pollici",
+    "inch": "in inch inches \" '' zoll pouce pouces pulgada pulgadas pollici дюйм дюйма дюймов 英寸 インチ بوصة",
     "foot": "ft foot feet ' pied pieds fuß pies",
     "yard": "yd yds yard yards",
     "mile": "mi mile miles",
     # masses
     "milligram": "mg milligram milligrams",
-    "gram": "g gr gm gms gram grams gramm gramme grammes gramos grammi",
-    "kilogram": "kg kgs kilo kilos kilogram kilograms kilogramm kilogramme kilogrammes",
+    "gram": "g gr gm gms gram grams gramm gramme grammes gramos grammi г гр 克 グラム غرام جرام",
+    "kilogram": "kg kgs kilo kilos kilogram kilograms kilogramm kilogramme kilogrammes "
+    "кг 公斤 千克 キログラム キロ كجم كغ",
     "metric_ton": "tonne tonnes",
     "pound": "lb lbs pound pounds pfund #",
     "ounce": "oz ounce ounces unze unzen",
     "carat": "cts carat carats",
     # volumes
-    "milliliter": "ml milliliter milliliters millilitre millilitres mls cc ccm cm³ cm3",
+    "milliliter": "ml milliliter milliliters millilitre millilitres mls cc ccm cm³ cm3 мл 毫升 ミリリットル مل",
     "centiliter": "cl centiliter centilitre",
     "deciliter": "dl",
-    "liter": "l ltr ltrs lt liter liters litre litres litro litros litri",
+    "liter": "l ltr ltrs lt liter liters litre litres litro litros litri л 升 リットル لتر",
     "meter ** 3": "m³ m3 cbm",
     "gallon": "gal gals gallon gallons",
     "quart": "qt qts quart quarts",
@@ -129,7 +131,7 @@ _SPELLINGS = {
     "octet": "byte bytes",
     "kilooctet": "kb kilobyte kilobytes ko",
     "megaoctet": "mb megabyte megabytes mo",
-    "gigaoctet": "gb gig gigabyte gigabytes go",
+    "gigaoctet": "gb gig gigabyte gigabytes go гб",
     "teraoctet": "tb terabyte terabytes",
     "kilobit_per_second": "kbps kbit/s",
     "megabit_per_second": "mbps mbit/s mb/s",
@@ -143,7 +145,7 @@ _SPELLINGS = {
     "karat": "k kt karat karats",
     "page": "page pages seiten",
     "piece": "pc pcs piece pieces ea each unit units ct count pk pack packs box boxes carton cartons "
-    "set sets sheet sheets stück stk st teilig tlg teile pièces pièce pezzi pz piezas 個 枚 本 入",
+    "set sets sheet sheets stück stk st teilig tlg teile pièces pièce pezzi pz piezas 個 枚 本 入 个 件 шт قطعة",
     "dozen": "dozen dz doz",
 }  # fmt: skip
 """The unit in pint's notation -> its spellings; ``-`` between two words is a space, a hyphen or nothing."""
