@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment import dictionary, resources
+from catalog_enrichment.demo import marketplace
 from catalog_enrichment.demo.marketplace import generate
 from catalog_enrichment.demo.vocabulary import COLORS, LANGUAGES, MATERIALS, Material, Noun, Title, Word
 from catalog_enrichment.dictionary import Dictionary
@@ -81,6 +84,35 @@ def test_products_and_labels_are_those_of_the_english_feed(
     assert not {description for _, description in texts} & {row["description"] for row in english}
 
 
+def test_the_english_feed_is_the_one_that_was_measured() -> None:
+    """docs/measurements has figures of it."""
+    listings = [*marketplace._listings(1000, random.Random(7)), *marketplace._wholesale_listings(200, random.Random(9))]
+    rows = [marketplace._row(listing, "en", random.Random(f"7-{listing.product_id}")) for listing in listings]
+    digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+    assert digest == "4449ab160b37f5cb4326b73163d58ddd10740a8a7d24e266e49b116a83e8a191"
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_merchants_write_the_first_word_of_their_language(
+    language: str, feeds: dict[str, list[dict[str, Any]]]
+) -> None:
+    words = LANGUAGES[language]
+    given = {row["color"].lower() for row in feeds[language] if row["color"]} - {"see picture"}
+    assert given == {colors[0].alone.lower() for colors in words.colors.values()}
+    of_material = {value.lower() for row in feeds[language] for value in row["material"] or ()} - {"see picture"}
+    assert of_material == {materials[0].text.lower() for materials in words.materials.values()}
+    origins = {row["country_of_origin"].lower() for row in feeds[language] if row["country_of_origin"]}
+    assert origins - {"see picture"} == {
+        words.origins.get(value, value).lower() for value in ("China", "India", "Italy", "Portugal", "Turkey")
+    }
+
+
+def test_japanese_has_no_spaces_but_around_brand_and_extra(feeds: dict[str, list[dict[str, Any]]]) -> None:
+    assert not any(" " in row["description"] for row in feeds["ja"])
+    titles = [row["title"] for row in feeds["ja"] if isinstance(row["title"], str) and row["title"].strip()]
+    assert {title.count(" ") for title in titles} == {1, 2}
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_wholesalers_descriptions_name_colour_and_material(
     language: str, feeds: dict[str, list[dict[str, Any]]]
@@ -115,6 +147,11 @@ def test_a_title_has_the_order_and_the_endings_of_its_language(language: str, ti
         extra=words.extras[3],
     )
     assert words.title(parts) == title
+
+
+def test_a_japanese_colour_has_a_particle_beside_a_noun_only() -> None:
+    black = LANGUAGES["ja"].colors["Black"][0]
+    assert (black.alone, black.beside(Noun("シャツ"))) == ("黒", "黒の")
 
 
 def test_a_noun_and_a_material_that_are_joined_keep_a_hyphen() -> None:

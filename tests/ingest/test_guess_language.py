@@ -8,7 +8,9 @@ import pytest
 
 from catalog_enrichment.demo import marketplace
 from catalog_enrichment.ingest import guess_language
-from catalog_enrichment.ingest.guess_language import Languages, of_codes, of_texts
+from catalog_enrichment.ingest.guess_language import Languages, of_codes, of_texts, votes_of
+
+VOTES = guess_language._VOTES
 
 TITLES = {
     "en": "Waterproof jacket with a hood | Set of 2 cushions for the sofa | Women's linen shirt",
@@ -63,10 +65,40 @@ def test_a_language_without_a_list_is_noticed_by_its_letters() -> None:
 def test_names_and_numbers_tell_no_language_and_count_as_english() -> None:
     for texts in ([], [""] * 9, ["iPhone 15 Pro Max 256GB", "Nestlé KitKat 4x", "A-1234", "42"] * 50):
         assert of_texts(texts) == Languages("en", 1.0, "the texts have too few words by which a language can be told")
-    few = ["Sony WH-1000XM5"] * 396 + ["Jacke mit Kapuze"] * 4
-    assert of_texts(few).main == "en"
-    assert of_texts([*few, "Hose mit Taschen"]).main == "de"
-    assert of_texts(few * 10 + ["Hose mit Taschen"] * 2).main == "de"
+    names = ["Sony WH-1000XM5"] * 395
+    assert of_texts([*names, *["Jacke mit Kapuze"] * 4]).main == "en"
+    assert of_texts([*names, *["Jacke mit Kapuze"] * 5]).main == "de"
+    assert of_texts(names * 2 + ["Jacke mit Kapuze"] * 7).main == "en"  # five are less than one in a hundred
+
+
+def test_a_text_votes_by_its_script_only_where_that_has_most_letters() -> None:
+    assert votes_of("Jacke mit Kapuze 上着") == {"de": VOTES}
+    assert votes_of("パンツ") == votes_of("すし") == votes_of("防水加工生地ズボン") == {"ja": VOTES}
+    assert votes_of("防水") == {"zh": VOTES}
+
+
+def test_a_word_of_several_languages_divides_its_votes() -> None:
+    assert votes_of("für alle") == {"de": VOTES}
+    assert votes_of("och") == votes_of("OCH") == {"sv": VOTES}
+    assert votes_of("med") == {"sv": VOTES // 2, "da": VOTES // 2}
+    assert votes_of("FU\u0308R") == {"de": VOTES}  # an accent that is a character of its own
+    assert votes_of("Nestlé Café für") == {"de": VOTES}
+    assert votes_of("3van 4de") == {}
+
+
+def test_the_beginning_of_a_long_text_is_enough() -> None:
+    assert of_texts(["Jacket with a hood. " * 20 + "Jacke mit Kapuze und Taschen. " * 50] * 9).main == "en"
+
+
+def test_abbreviations_and_units_in_english_titles_are_no_other_language() -> None:
+    titles = [
+        "Tape w/Dispenser, 3M",
+        "Lamp 5W, no plug",
+        "Bed frame, high, w 2 boxes",
+        "Stapler, Acme.com",
+        "2 pads per pack",
+    ]
+    assert of_texts([*titles, "Lamp with plug"] * 10).english == 1
 
 
 def test_a_fifth_of_other_languages_is_more_than_a_model_for_english_should_read() -> None:

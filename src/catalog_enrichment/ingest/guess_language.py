@@ -24,18 +24,18 @@ NAMES = {
 
 _WORDS = {
     "en": "the a an in to on and with for of from within free this that is are your you our it its by or as at "
-    "be has made women men kids size",
+    "be has made no per plus com women men kids size",
     "de": "und mit in an für aus der die das den dem ein eine einen ist sind im zum zur von auf bei nicht oder "
     "auch wie damen herren kinder größe stück",
     "fr": "et on avec pour les des de du la le une un est dans sur au aux en par votre vous ce cette qui plus "
     "femme homme enfant taille",
     "es": "y a con de para el los las del una un es en por su al que se más sin mujer hombre niños talla",
     "it": "e a in con per il lo gli della del di una un è da su al che si più senza donna uomo bambini taglia",
-    "pt": "e a com de para o os as do da dos uma um é em no na por ao que se mais sem não mulher homem criança tamanho",
+    "pt": "e a com de para os as do da dos uma um é em no na por ao que se mais sem não mulher homem criança tamanho",
     "nl": "en met voor de het van een is zijn in op uit je bij niet ook naar dames heren kinderen maat",
-    "pl": "a i z ze dla do na w jest nie to się oraz od po przez damska męska dziecięcy rozmiar kolor",
+    "pl": "a ze dla do na jest nie to się oraz od po przez damska męska dziecięcy rozmiar kolor",
     "sv": "och med för av en ett är på till från som den det inte eller dam herr barn storlek",
-    "da": "og med til af en et er på fra som den det ikke eller i dame herre børn størrelse",
+    "da": "og med til af en et er på fra som den det ikke eller dame herre børn størrelse",
     "tr": "on ve ile için bir bu olarak çok en da de kadın erkek çocuk beden renk",
 }
 """Language -> words that its product texts often have, in lower case."""
@@ -50,7 +50,7 @@ _SCRIPTS = {
     **{"ARABIC": "ar", "HEBREW": "he", "THAI": "th", "DEVANAGARI": "hi"},
 }
 """First word of a letter's name in Unicode -> the most frequent language that is written with it."""
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"\b[^\W\d_]+\b")
 _VOTES = 2520
 """Votes of a word, which its languages divide; a multiple of 1 to 10."""
 _MAX_TEXTS = 2000
