@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,17 @@ def test_a_room_does_not_import_a_library(room: str, library: str) -> None:
         if _inside(module, room) and any(name.split(".")[0] == library for name in imported_names(file, False))
     ]
     assert wrong == []
+
+
+CLASSIC_ONLY = re.compile(r"\b(?:sparkContext|SparkContext|SparkFiles|_jvm|_jsc|_jdf|addArchive|py4j)\b|\.rdd\b")
+"""What a client of Spark Connect does not have."""
+
+KNOWS_CLASSIC = {"spark.api_mode", "spark.connect_server", "failures", "extras"}
+"""Files that may name it: both API modes, the server's process, names of py4j's errors, names of packages."""
+
+
+def test_what_spark_connect_lacks_is_used_in_one_place() -> None:
+    assert {module for module in MODULES if CLASSIC_ONLY.search(MODULES[module].read_text())} == KNOWS_CLASSIC
 
 
 AFTER_PROPOSALS = ("enrichment", "audit", "registry", "operations")

@@ -14,6 +14,8 @@ EXTRA_OF = {
     "fastapi": "audit",
     "fugashi": "ja",
     "great_expectations": "jobs",
+    "grpc": "connect",
+    "grpc_status": "connect",
     "h11": "audit",
     "ipadic": "ja",
     "iterstrat": "jobs",
@@ -34,6 +36,7 @@ EXTRA_OF = {
     "threadpoolctl": "jobs",
     "tqdm": "jobs",
     "uvicorn": "audit",
+    "zstandard": "connect",
 }
 """Import name of an optional package -> extra; of several extras, the one that more jobs need."""
 

@@ -299,6 +299,14 @@ _RULES = (
     ),
     _Rule(
         error=TemporaryFailure,
+        message="the Spark Connect server fails, does not answer, or has ended the session. Run again when it does: "
+        "what was finished is kept ({where})",
+        link=lambda link: type(link).__module__.startswith(("grpc.", "pyspark.errors.exceptions.connect")),
+        also="UNAVAILABLE|Socket closed|failed to connect|RETRIES_EXCEEDED|INVALID_HANDLE|SESSION_CLOSED|"
+        "Connection reset|recvmsg",
+    ),
+    _Rule(
+        error=TemporaryFailure,
         message="Spark's JVM has ended or does not answer, for example because the machine ran out of memory. Run "
         "again: what was finished is kept ({where})",
         link=_lost_jvm,

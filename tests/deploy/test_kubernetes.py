@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from catalog_enrichment.config import strict
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.spark import connecting
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FOLDER = DEPLOY / "kubernetes"
@@ -141,6 +142,27 @@ def test_the_config_map_is_a_config_with_a_feed_and_without_secrets() -> None:
     assert config.source is not None
     mount = SCHEDULED["import-products"]["spec"]["template"]["executor"]["volumeMounts"][0]["mountPath"]
     assert config.path(config.source.path).is_relative_to(mount)
+
+
+@pytest.mark.parametrize("name", ["job.json", "serverless.json"])
+def test_the_databricks_jobs_have_the_fields_of_the_jobs_api(name: str) -> None:
+    """The SDK's types drop fields that the API does not have."""
+    from databricks.sdk.service.jobs import JobSettings
+
+    job = json.loads((DEPLOY / "databricks" / name).read_text())
+    assert JobSettings.from_dict(job | {"no_such_field": 1}).as_dict() == job
+
+
+def test_the_serverless_job_uses_the_session_and_the_environment_of_the_platform() -> None:
+    job = json.loads((DEPLOY / "databricks" / "serverless.json").read_text())
+    (environment,) = job["environments"]
+    for task in job["tasks"]:
+        assert task["environment_key"] == environment["environment_key"]
+        assert "job_cluster_key" not in task
+        script = task["spark_python_task"]
+        assert Path(script["python_file"]).name == f"{task['task_key']}.py"
+        name, value = script["parameters"][-1].split("=")
+        assert (name, json.loads(value)) == ("spark.remote", connecting.PLATFORM)
 
 
 def test_the_databricks_job_runs_jobs_whose_exit_code_it_sees() -> None:

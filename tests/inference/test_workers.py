@@ -13,26 +13,26 @@ SLOW = "it has no bf16"
 
 
 class Cluster:
-    """A stand-in for a Spark application whose machines answer one after the other."""
+    """A stand-in for a classic session of 3 cores whose machines answer one after the other."""
 
     def __init__(self, master: str, *answers: list[tuple[str, str]]) -> None:
-        self.master, self.defaultParallelism, self.answers, self.jobs = master, 1, answers, 0
+        self.master, self.defaultParallelism, self.answers, self.jobs = master, 3, answers, 0
         self.sparkContext = self
 
-    def parallelize(self, numbers: range, tasks: int) -> Cluster:
-        assert len(numbers) == tasks == workers.TASKS_PER_CORE
+    def range(self, start: int, end: int, step: int, tasks: int) -> Cluster:
+        assert (start, end, step, tasks) == (0, 3 * workers.TASKS_PER_CORE, 1, 3 * workers.TASKS_PER_CORE)
         self.jobs += 1
         return self
 
-    def mapPartitions(self, function: object) -> Cluster:  # noqa: N802
-        assert function is workers.own_refusals
+    def mapInArrow(self, function: object, schema: str) -> Cluster:  # noqa: N802
+        assert (function, schema) == (workers._answer, "numbers string, reason string")
         return self
 
     def distinct(self) -> Cluster:
         return self
 
-    def collect(self) -> list[tuple[str, str]]:
-        return [refusal for answer in self.answers for refusal in answer]
+    def collect(self) -> list[dict[str, str]]:
+        return [{"numbers": numbers, "reason": why} for answer in self.answers for numbers, why in answer]
 
 
 def test_one_worker_that_lacks_a_number_type_is_enough_and_they_are_asked_once() -> None:
@@ -56,4 +56,4 @@ def test_with_a_local_master_the_driver_answers(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_job_brings_back_what_the_machines_say(spark: Any) -> None:
-    assert workers.ask(spark.sparkContext, 2) == dict(workers.own_refusals())
+    assert workers.ask(spark, 2) == dict(workers.own_refusals())

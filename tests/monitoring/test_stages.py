@@ -17,7 +17,8 @@ import pytest
 
 from catalog_enrichment.config.operations import LogsConfig
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.monitoring.stages import Stages, add_seconds, duration, spark_tasks
+from catalog_enrichment.monitoring.stages import Stages, add_seconds, duration
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,9 +73,9 @@ def test_while_spark_computes_a_line_says_how_many_tasks_are_done(spark: SparkSe
     assert any(re.fullmatch(r"score +\d+ s so far  [1-7] of 8 tasks done, \d running", line) for line in so_far), said
     assert re.match(r"score +\d+\.\d s$", end)
     deadline = time.monotonic() + 20  # Spark reports the end of its tasks later
-    while spark_tasks() is not None and time.monotonic() < deadline:
+    while api_mode.running_tasks() is not None and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert spark_tasks() is None
+    assert api_mode.running_tasks() is None
 
 
 def test_a_stage_without_spark_says_the_time(started: None) -> None:
@@ -110,7 +111,8 @@ import time
 from catalog_enrichment.config.operations import LogsConfig
 from catalog_enrichment.monitoring import logs, stages
 from catalog_enrichment.monitoring.stages import Stages, to_stderr
-stages.spark_tasks = lambda: stages.Tasks(total=8, completed=3, running=2, failed=0)  # Spark is in the test above
+tasks = stages.api_mode.Tasks(total=8, completed=3, running=2, failed=0)
+stages.api_mode.running_tasks = lambda: tasks  # Spark is in the test above
 stages._BAR_AFTER_SECONDS = 0.1
 logs.start(LogsConfig(), "enrich_catalog")
 with Stages()("score"):

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from catalog_enrichment.catalog.part_files import KEY, conform, grouped
 from catalog_enrichment.catalog.storage import DataFile, Storage
 from catalog_enrichment.catalog.table_checks import check_files, opened
+from catalog_enrichment.spark import api_mode
 from catalog_enrichment.spark.frames import about_products, empty_frame
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def frame_of(
         return frame if ids is None else about_products(frame, ids)
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    splits = splits_of(files, spark.sparkContext.defaultParallelism)
+    splits = splits_of(files, api_mode.of(spark).parallelism())
     # Spark takes the frame to have as many rows as the range, of usual size: it must not send a large table to
     # every task because it thinks it small
     width = max(1, ceil(sum(file.rows or 0 for file in files) / len(splits)))

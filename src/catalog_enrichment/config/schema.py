@@ -38,7 +38,11 @@ from catalog_enrichment.records import stable_hash
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparkConfig:
     master: str = "local[2]"
-    """Ignored under spark-submit, which sets its own."""
+    """Ignored under spark-submit, which sets its own, and with a `remote` server."""
+    remote: str = ""
+    """A Spark Connect server: `sc://HOST:PORT` with its parameters (`/;token=...;use_ssl=true`); `platform` for the
+    session that the platform has made (Databricks serverless and standard clusters, `spark-submit --remote`);
+    `local-connect` starts a server with `master` on this machine. Empty: Spark's driver runs in the job's process."""
     driver_memory: str = "2g"
     """Heap of the JVM, as Spark writes sizes. Ignored under spark-submit."""
     conf: dict[str, str] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from catalog_enrichment.inference.udf import SCORED_TYPE
 from catalog_enrichment.proposers.protocol import Asked
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import QuarantineStage, RunKind, RunStatus
+from catalog_enrichment.spark import api_mode
 from catalog_enrichment.spark.frames import FEW_PRODUCTS, arrow_batch_rows
 from catalog_enrichment.validation.quarantine import quarantine_rows
 from catalog_enrichment.validation.snapshot import check_snapshot
@@ -105,7 +106,7 @@ def _with_content(products: DataFrame, ready: DataFrame, rows: int, partitions: 
     from pyspark.sql import functions as F
 
     keys = ready.select(*_KEY, "pending")
-    count = partitions or 2 * products.sparkSession.sparkContext.defaultParallelism
+    count = partitions or 2 * api_mode.of(products.sparkSession).parallelism()
     if rows <= FEW_PRODUCTS:
         return products.join(F.broadcast(keys), _KEY).repartition(count, "content_hash")
     # with fewer partitions than Spark's setting it would shuffle both sides, pictures and all, once more

@@ -8,8 +8,6 @@ captures: a global of ``__main__`` would be new in every task.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from catalog_enrichment.inference import engine, forward
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,18 +55,13 @@ class ShippedModel:
 
     def directory(self) -> Path:
         """Return the folder where Spark unpacked the files on this machine."""
-        from pyspark import SparkFiles
-
-        return Path(SparkFiles.getRootDirectory()) / self.folder
+        return api_mode.shipped(self.folder)
 
 
 def ship(spark: SparkSession, artifact: Path, artifact_hash: str, numbers: str) -> ShippedModel:
     """Send a model's folder to every executor, once per session and hash of its files."""
     shipped = ShippedModel(artifact_hash, f"model-{artifact_hash[:16]}", numbers)
-    already = {str(uri).partition("#")[2] for uri in spark.sparkContext.listArchives}
-    if shipped.folder not in already:
-        archive = shutil.make_archive(tempfile.mkdtemp(prefix="catalog-enrichment-") + "/model", "zip", artifact)
-        spark.sparkContext.addArchive(f"{archive}#{shipped.folder}")
+    api_mode.of(spark).ship(artifact, shipped.folder)
     return shipped
 
 

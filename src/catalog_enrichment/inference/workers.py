@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.inference.udf import task_device
 from catalog_enrichment.models import compute_types
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
-    from pyspark import SparkContext
+    import pyarrow as pa
     from pyspark.sql import SparkSession
 
 TASKS_PER_CORE = 2
@@ -21,31 +22,39 @@ def refusals_of(spark: SparkSession) -> compute_types.WhyNot:
     """Return the function that says why a worker cannot compute in the number type of a compute type.
 
     The workers are asked when it is first called for another type than fp32, which every machine computes in, and once
-    per Spark application; with a local master the driver is the worker, and no job runs.
+    per Spark session; with a local master the driver is the worker, and no job runs.
     """
 
     def why_not(compute_type: str) -> str:
         numbers = compute_types.numbers_of(compute_type)
-        return _refusals(spark.sparkContext).get(numbers, "") if numbers == compute_types.BF16 else ""
+        return _refusals(spark).get(numbers, "") if numbers == compute_types.BF16 else ""
 
     return why_not
 
 
 @cache
-def _refusals(context: SparkContext) -> dict[str, str]:
+def _refusals(spark: SparkSession) -> dict[str, str]:
     """Return number type -> why a worker cannot compute in it."""
-    if context.master.startswith("local") and not context.master.startswith("local-cluster"):
-        return dict(own_refusals())
-    return ask(context, TASKS_PER_CORE * max(context.defaultParallelism, 1))
+    mode = api_mode.of(spark)
+    return dict(own_refusals()) if mode.runs_here() else ask(spark, TASKS_PER_CORE * mode.parallelism())
 
 
-def ask(context: SparkContext, tasks: int) -> dict[str, str]:
+def ask(spark: SparkSession, tasks: int) -> dict[str, str]:
     """Return what the machines of so many tasks refuse; of several reasons for a number type, the first by name."""
-    found = context.parallelize(range(tasks), tasks).mapPartitions(own_refusals).distinct().collect()
-    return dict(sorted(found, reverse=True))
+    answers = spark.range(0, tasks, 1, tasks).mapInArrow(_answer, "numbers string, reason string").distinct().collect()
+    return dict(sorted(((row["numbers"], row["reason"]) for row in answers), reverse=True))
 
 
-def own_refusals(_numbers: Iterable[int] = ()) -> Iterator[tuple[str, str]]:
+def _answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield what this machine refuses, one batch for each of ``batches``: the task of :func:`ask`."""
+    import pyarrow as pa
+
+    for _ in batches:
+        columns = list(zip(*own_refusals(), strict=True)) or [(), ()]
+        yield pa.RecordBatch.from_arrays([pa.array(list(c), pa.string()) for c in columns], ["numbers", "reason"])
+
+
+def own_refusals() -> Iterator[tuple[str, str]]:
     """Yield the number types that this machine cannot compute in, with the reason."""
     device = task_device()
     for numbers in compute_types.FASTEST_FIRST:

@@ -26,6 +26,7 @@ from catalog_enrichment.ingest.json_files import open_documents
 from catalog_enrichment.ingest.source_frame import Location, SourceFrame, read_in_tasks
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,7 +189,7 @@ def _fetch_lane(request: ApiRequest, lane: list[int] | None) -> Iterator[tuple[i
 def _items(spark: SparkSession, request: ApiRequest, numbers: Sequence[int]) -> DataFrame:
     """Return a row per item: text, document, path (URL and page), row_number (from 1 in its page)."""
     folder, shown, path = request.folder, request.shown, request.api.items
-    tasks = max(1, min(len(numbers), 4 * spark.sparkContext.defaultParallelism))
+    tasks = max(1, min(len(numbers), 4 * api_mode.of(spark).parallelism()))
     pages = spark.createDataFrame([(number,) for number in numbers], "page int").repartition(tasks)
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

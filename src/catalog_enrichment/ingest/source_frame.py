@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -150,18 +151,11 @@ class ChangeSource(Protocol):
 def refused_if_unreadable(path: str, source_format: str) -> Iterator[None]:
     """Turn Spark's errors in a block that opens files into DataContractErrors."""
     import pyarrow as pa
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
 
     try:
         yield
-    except (
-        PySparkException,
-        Py4JJavaError,
-        pa.ArrowException,
-    ) as problem:  # Py4JJavaError: Java errors without a PySpark class
-        java = getattr(problem, "java_exception", None)
-        reason = str(java.getMessage() if java is not None else problem).splitlines()[0]
+    except (*api_mode.reading_errors(), pa.ArrowException) as problem:
+        reason = api_mode.message_of(problem).splitlines()[0]
         raise DataContractError(f"{path} cannot be read as {source_format}: {reason}") from None
 
 

@@ -39,6 +39,7 @@ from catalog_enrichment.ingest.source_frame import (
 from catalog_enrichment.ingest.text_files import TextFiles
 from catalog_enrichment.monitoring.stages import Say
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -256,7 +257,7 @@ def _open_parquet(spark: SparkSession, location: Location, names: Sequence[str])
     from pyspark.sql.types import StructField, StructType
 
     # times in nanoseconds are numbers for Spark then, instead of an error
-    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    api_mode.of(spark).set("spark.sql.legacy.parquet.nanosAsLong", "true")
     paths, file = location.read_paths, Path(location.path)
     reader = spark.read.option("basePath", location.folder) if location.files else spark.read
     if "://" in location.path:

@@ -24,6 +24,7 @@ from catalog_enrichment.ingest.csv_rows import COMMAS, Layout, TextRow, decoded,
 from catalog_enrichment.ingest.shop_rows import ROW_BY_ROW, RowPlan, product_rows
 from catalog_enrichment.ingest.source_frame import Location, SourceFrame, spark_path, with_origin
 from catalog_enrichment.ingest.whole_files import SUFFIXES, names_of, read_whole, text_rows
+from catalog_enrichment.spark import api_mode
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -130,7 +131,7 @@ def _in_file_order(lines: DataFrame) -> DataFrame:
 
     text = F.col("value").cast("binary").alias(_TEXT)  # bytes: what is not in the encoding must reach the task, too
     path, start = F.col("_metadata.file_path").alias(_PATH), F.col("_metadata.file_block_start").alias("start")
-    if lines.rdd.getNumPartitions() <= 1:
+    if api_mode.of(lines.sparkSession).is_in_order(lines):
         return lines.select(path, text)
     placed = lines.select(path, text, start, F.monotonically_increasing_id().alias("place"))
     return placed.repartition(_PATH).sortWithinPartitions(_PATH, "start", "place").select(_PATH, _TEXT)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from catalog_enrichment.monitoring import logs
+from catalog_enrichment.spark import api_mode
 
 Say = Callable[[str], None]
 """Prints a line of progress."""
@@ -103,41 +104,6 @@ def add_seconds(*seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in total.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """The tasks of Spark's running stages, added up."""
-
-    total: int
-    completed: int
-    running: int
-    failed: int
-
-    def __str__(self) -> str:
-        failed = f", {self.failed:,} failed attempts" if self.failed else ""
-        return f"{self.completed:,} of {self.total:,} tasks done, {self.running:,} running{failed}"
-
-
-def spark_tasks() -> Tasks | None:
-    """Return what Spark computes now; None if there is no Spark in this process or it computes nothing."""
-    if "pyspark" not in sys.modules:
-        return None
-    from pyspark import SparkContext
-
-    context = SparkContext._active_spark_context
-    if context is None:
-        return None
-    tracker = context.statusTracker()
-    stages = [stage for number in tracker.getActiveStageIds() if (stage := tracker.getStageInfo(number)) is not None]
-    if not stages:
-        return None
-    return Tasks(
-        total=sum(stage.numTasks for stage in stages),
-        completed=sum(stage.numCompletedTasks for stage in stages),
-        running=sum(stage.numActiveTasks for stage in stages),
-        failed=sum(stage.numFailedTasks for stage in stages),
-    )
-
-
 @contextmanager
 def progress_shown(stage: str, say: Say) -> Iterator[None]:
     """Show how far ``stage`` is: a bar on stderr if that is a terminal, else a line every `logs.progress_seconds`.
@@ -172,7 +138,7 @@ def _quietly(show: Callable[[], None]) -> None:
 def _lines(stage: str, ended: threading.Event, say: Say, seconds: float) -> None:
     start = time.monotonic()
     while not ended.wait(seconds):
-        tasks = spark_tasks()
+        tasks = api_mode.running_tasks()
         say(f"{stage:<12}  {time.monotonic() - start:5.0f} s so far" + (f"  {tasks}" if tasks else ""))
 
 
@@ -184,7 +150,7 @@ def _bar(stage: str, ended: threading.Event) -> None:
     form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tasks [{elapsed}<{remaining}]"
     with tqdm(total=1, desc=stage, bar_format=form, file=sys.stderr, leave=False) as bar:
         while not ended.wait(_BAR_SECONDS):
-            tasks = spark_tasks()
+            tasks = api_mode.running_tasks()
             if tasks is not None:
                 bar.total, bar.n = tasks.total, tasks.completed
             bar.refresh()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from catalog_enrichment.spark import api_mode
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -28,8 +30,9 @@ def persisted_frames() -> Iterator[Persist]:
     frames: list[DataFrame] = []
 
     def persist(frame: DataFrame) -> DataFrame:
-        frames.append(frame.persist())
-        return frame
+        persisted = api_mode.of(frame.sparkSession).persist(frame)
+        frames.append(persisted)
+        return persisted
 
     try:
         yield persist
@@ -42,12 +45,13 @@ def persisted_frames() -> Iterator[Persist]:
 def arrow_batch_rows(spark: SparkSession, rows: int) -> Iterator[None]:
     """Run a block whose plans give Python workers at most ``rows`` rows per Arrow batch."""
     name = "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = spark.conf.get(name)
-    spark.conf.set(name, rows)
+    mode, before = api_mode.of(spark), spark.conf.get(name, "")
+    changed = mode.set(name, rows)
     try:
         yield
     finally:
-        spark.conf.set(name, str(before))
+        if changed:
+            mode.set(name, str(before))
 
 
 def empty_frame(spark: SparkSession, schema: StructType) -> DataFrame:

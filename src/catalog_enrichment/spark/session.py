@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring import logs
+from catalog_enrichment.spark import connecting
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,7 +27,7 @@ _HOW_TO_INSTALL = (
     "brew install openjdk@17; conda install openjdk), and set JAVA_HOME if java is not on PATH"
 )
 
-_SETTINGS = {
+_SESSION_SETTINGS: dict[str, str | int] = {
     "spark.sql.session.timeZone": "UTC",
     # a source may have the columns Title and title
     "spark.sql.caseSensitive": "true",
@@ -35,6 +36,9 @@ _SETTINGS = {
     "spark.sql.execution.arrow.pyspark.validateSchema.enabled": "true",
     # of tables; products are scored in smaller batches (enrichment/score.py)
     "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",
+}
+
+_SETTINGS: dict[str, str | int] = {
     # a reused worker keeps its loaded model
     "spark.python.worker.reuse": "true",
     # else each function of a column also tells the JVM where it was called, in several round trips
@@ -43,6 +47,7 @@ _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.log.level": "ERROR",
 }
+"""Settings of a session that starts Spark, beside :data:`_SESSION_SETTINGS`."""
 
 _JAVA_OPTIONS = "-XX:MetaspaceSize=256m"
 """Options of the JVMs. The metadata of Spark's classes outgrows the JVM's first limit, 21 MiB, several times, and each
@@ -73,28 +78,41 @@ _WORKER_ENVIRONMENT = {
 def start(config: Config, app_name: str) -> SparkSession:
     """Start the Spark session, or return the running session. spark-submit, if used, sets master and resources.
 
-    Raises ConfigError if the session has to start a JVM and there is no Java for it.
+    Raises ConfigError if the session has to start a JVM and there is no Java for it, and as
+    :func:`~catalog_enrichment.spark.connecting.connected` with `spark.remote`.
     """
+    if config.spark.remote:
+        return connecting.connected(config.spark, _classic_settings(config, False), _session_settings(config))
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    settings = _SETTINGS | _worker_environment(submitted)
-    settings["spark.sql.execution.arrow.maxBytesPerBatch"] = config.enrich.batch_bytes
     builder = SparkSession.builder.appName(app_name)
     if not submitted:
         require_java()
         # workers run this Python, not the first python3 on PATH
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = builder.master(config.spark.master)
+    for name, value in _classic_settings(config, submitted).items():
+        builder = builder.config(name, value)
+    with logs.jvm_output():
+        return builder.getOrCreate()
+
+
+def _classic_settings(config: Config, submitted: bool) -> dict[str, str | int]:
+    """Return all settings of a session that starts Spark; what spark-submit sets is left out if it was used."""
+    settings = _SETTINGS | _worker_environment(submitted) | _session_settings(config)
+    if not submitted:
+        settings["spark.master"] = config.spark.master
         settings["spark.driver.memory"] = config.spark.driver_memory
         settings |= dict.fromkeys(
             ("spark.driver.defaultJavaOptions", "spark.executor.defaultJavaOptions"), _JAVA_OPTIONS
         )
         settings["spark.sql.shuffle.partitions"] = _SHUFFLE_PARTITIONS
-    for name, value in (settings | config.spark.conf).items():
-        builder = builder.config(name, value)
-    with logs.jvm_output():
-        return builder.getOrCreate()
+    return settings | config.spark.conf
+
+
+def _session_settings(config: Config) -> dict[str, str | int]:
+    """Return the settings that a session may have of its own, on a server that others use too."""
+    return _SESSION_SETTINGS | {"spark.sql.execution.arrow.maxBytesPerBatch": config.enrich.batch_bytes}
 
 
 def require_java() -> None:

@@ -23,6 +23,7 @@ from catalog_enrichment.proposers.given import Calibrations
 from catalog_enrichment.proposers.pinning import Pinned, Shelf, pinned
 from catalog_enrichment.proposers.protocol import Asked, Proposer
 from catalog_enrichment.registry.promotion import Promotion
+from catalog_enrichment.spark import api_mode
 from catalog_enrichment.spark.frames import arrow_batch_rows, with_ids
 from catalog_enrichment.training import proposals, seen_products
 from catalog_enrichment.training.dataset import Dataset, LoadOptions, load_dataset
@@ -121,7 +122,7 @@ def propose(
     columns = ("product_id", "title", "description", "category", "language", "images", "content_hash")
     some = with_ids(context.spark, pa.array(list(product_ids), pa.string()))
     products = catalog.read("products").select(*columns).join(some, "product_id")
-    cores = 2 * context.spark.sparkContext.defaultParallelism
+    cores = 2 * api_mode.of(context.spark).parallelism()
     products = products.repartition(config.enrich.partitions or cores, "content_hash")
     asked = Asked(catalog=catalog, images=config.pictures(), forward_rows=config.enrich.forward_rows)
     found: dict[str, list[tuple[str, str, float]]] = {}

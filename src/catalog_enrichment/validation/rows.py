@@ -80,6 +80,7 @@ def flag_rows(frame: DataFrame, rules: list[RowRule]) -> DataFrame:
         with_copies = frame.withColumns(evaluated).withColumn("copy_number", F.row_number().over(copies))
         outcome = F.coalesce("before", _first_true(rules[first : last + 1]), "after")
         flagged = with_copies.withColumn("outcome", outcome)
+        _ = flagged.schema  # Spark Connect analyses a plan when it is asked for its columns
     except AnalysisException as problem:
         raise ConfigError(f"a row rule is not valid here: {str(problem).splitlines()[0]}") from None
     return flagged.select(*frame.columns, "outcome.reason", "outcome.detail")

@@ -20,6 +20,7 @@ from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.errors import ConfigError, GateRefused
 from catalog_enrichment.inputs.images import UnusablePictures, first_usable_of_each
 from catalog_enrichment.inputs.square import Square
+from catalog_enrichment.spark import api_mode
 from catalog_enrichment.spark.frames import persisted_frames
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def try_pictures(rows: DataFrame, limits: ImagesConfig) -> UnusablePictures:
         return pd.DataFrame([(picture.reason, picture.detail) for picture in decoded], columns=["reason", "detail"])
 
     outcome = F.pandas_udf(decode, "struct<reason:string,detail:string>")("images")
-    tried = sample.repartition(rows.sparkSession.sparkContext.defaultParallelism).select(outcome.alias("outcome"))
+    tried = sample.repartition(api_mode.of(rows.sparkSession).parallelism()).select(outcome.alias("outcome"))
     pictures.add((row["outcome"]["reason"], row["outcome"]["detail"]) for row in tried.collect())
     return pictures
 
