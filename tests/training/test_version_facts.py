@@ -13,6 +13,7 @@ from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.version_facts import drift_reference, seldom_given
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from ..sample_certificate import abstention, certificate
 from .two_colours import Marketplace
@@ -70,6 +71,31 @@ def test_masked_products_are_those_whose_top_value_changes() -> None:
     masked = {(row["language"], row["category"]): row["masked"] for row in both["strata"]}
     assert masked["en", "Shirts"] == {"image": [0, 3], "text": [2, 3]}
     assert masked["fr", "Toys"] == {"image": [0, 1], "text": [0, 1]}
+
+
+def test_of_an_open_attribute_a_masked_product_changes_where_another_value_is_proposed() -> None:
+    """As a run compares them: the only column of such an attribute is always on top."""
+    data = dataset()
+    rule = NumberRule(unit="cm", low=1, high=500)
+    data.dictionary = Dictionary(
+        {"color": Attribute(name="color", cardinality=Cardinality.ONE, kind=Kind.NUMBER, number=rule)}
+    )
+    index = np.arange(7)
+    widths = {"color": ["51 cm", "51 cm", "", "20 cm", "", "9 cm", ""]}
+    without = {"color": ["20.08 in", "", "", "21 cm", "", "9 cm", ""]}
+    one = {"color": np.full((7, 1), 0.9)}
+
+    def score_masked(index: np.ndarray, *, masked: str) -> ModelScores:
+        del masked
+        return ModelScores(
+            index, {"color": one["color"][index]}, proposed={"color": [without["color"][i] for i in index]}
+        )
+
+    (both,) = drift_reference(
+        data, labels(), ModelScores(index, one, proposed=widths), [certificate(threshold=0.95)], score_masked
+    )
+    masked = {(row["language"], row["category"]): row["masked"]["text"] for row in both["strata"]}
+    assert masked == {("en", "Shirts"): [1, 3], ("fr", "Shirts"): [1, 1], ("fr", "Toys"): [0, 1]}
 
 
 def test_a_category_in_which_merchants_hardly_ever_give_a_value_is_named_with_the_dictionarys_line() -> None:

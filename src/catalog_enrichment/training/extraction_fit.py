@@ -23,7 +23,7 @@ from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.extraction.extractor import Extractor, Judged
 from catalog_enrichment.models.extraction.lexicon import Counts, Known, Lexicon
 from catalog_enrichment.models.extraction.network import ExtractionNet
-from catalog_enrichment.models.extraction.places import Own, PlaceFinder
+from catalog_enrichment.models.extraction.places import Own, PlaceFinder, meant
 from catalog_enrichment.models.extraction.recipe import ExtractionFit, ExtractionRecipe
 from catalog_enrichment.models.extraction.words import key_of, runs, shape_of, split
 from catalog_enrichment.models.text_encoders import build_text_encoder, build_tokenizer
@@ -141,7 +141,7 @@ def _lexicon(data: _Products, train: NDArray[np.int64], recipe: ExtractionRecipe
         of = runs(words, recipe.candidates.most_words)
         for name, rule in data.rules.items():
             if rule.kind is Kind.TEXT:
-                known[name].values.add_texts(of.key)
+                known[name].values.add_texts(meant(of.key, rule))
                 known[name].shapes.add_texts(of.shape)
         if numbers:
             places = finder.of_words(words)
@@ -183,8 +183,14 @@ def _fit(
             schedule.step()
             losses.append(float(loss.detach()))
         net.eval()
-        held_out = _held_out_loss(extractor, data, validation) if len(validation) else float(np.mean(losses))
-        progress(f"extractor: epoch {epoch}/{epochs}, loss {np.mean(losses):.3f}, validation {held_out:.3f}")
+        if not losses:
+            progress("extractor: no text of the train fold says a value that it could find: it finds none")
+            return
+        fitted = float(np.mean(losses))
+        held_out = _held_out_loss(extractor, data, validation)
+        if held_out is None:
+            held_out = fitted
+        progress(f"extractor: epoch {epoch}/{epochs}, loss {fitted:.3f}, validation {held_out:.3f}")
         if held_out < best_loss:
             best, best_loss, waited = copy.deepcopy(net.state_dict()), held_out, 0
         else:
@@ -308,10 +314,11 @@ def _scored(
             yield judged.logits[labelled], _targets(judged, right)[labelled]
 
 
-def _held_out_loss(extractor: Extractor, data: _Products, index: NDArray[np.int64]) -> float:
+def _held_out_loss(extractor: Extractor, data: _Products, index: NDArray[np.int64]) -> float | None:
+    """Return the mean loss at ``index``; None where no labelled product there has a place in its text."""
     losses = [_nll(logits, targets) for logits, targets in _scored(extractor, data, index)]
     together = torch.cat(losses) if losses else torch.empty(0)
-    return float(together.mean()) if len(together) else math.inf
+    return float(together.mean()) if len(together) else None
 
 
 def _temperature(extractor: Extractor, data: _Products, index: NDArray[np.int64]) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from catalog_enrichment.config.schema import Config
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.models.compute_types import TOLERANCE, numbers_of
 from catalog_enrichment.precision.certificate import Certificate
 from catalog_enrichment.precision.certify import score_histogram
@@ -121,23 +122,31 @@ def _strata(
                 "products": len(members),
                 "accepted": int(np.count_nonzero(accept >= threshold)),
                 "histogram": list(score_histogram(probabilities.max(axis=1))),
-                "masked": _changes(label.attribute, members, scores, masked) if both else {},
+                "masked": _changes(dataset.dictionary[label.attribute], members, scores, masked) if both else {},
             }
         )
     return found
 
 
 def _changes(
-    attribute: str, members: Index, scores: ModelScores, masked: Mapping[str, ModelScores]
+    attribute: Attribute, members: Index, scores: ModelScores, masked: Mapping[str, ModelScores]
 ) -> dict[str, list[int]]:
-    """Return masked modality -> [products whose top value changes, products scored so]."""
+    """Return masked modality -> [products whose top value changes, products scored so], as a run compares them."""
     found = {}
     for name, without in masked.items():
         both = np.intersect1d(members, without.index)
         if len(both):
-            changed = scores.at(attribute, both).argmax(axis=1) != without.at(attribute, both).argmax(axis=1)
-            found[name] = [int(np.count_nonzero(changed)), len(both)]
+            pairs = zip(_top(attribute.name, scores, both), _top(attribute.name, without, both), strict=True)
+            found[name] = [sum(not attribute.is_same(first, second) for first, second in pairs), len(both)]
     return found
+
+
+def _top(attribute: str, scores: ModelScores, index: Index) -> list[str]:
+    """Return the top value of each product at ``index``: the proposed one, or the column of a closed list."""
+    if attribute in scores.proposed:
+        proposed = scores.proposed[attribute]
+        return [proposed[place] for place in np.searchsorted(scores.index, index).tolist()]
+    return [str(column) for column in scores.at(attribute, index).argmax(axis=1).tolist()]
 
 
 # --- compute types -----------------------------------------------------------------------------------------------

@@ -170,3 +170,45 @@ def test_the_shipped_recipe_is_usable() -> None:
     assert recipe.candidates.kept == 20
     assert recipe.fit.passes(100_000) == 3
     assert recipe.fit.passes(64) == 12, "few products are seen four times as often"
+
+
+def test_a_width_in_several_units_is_one_value_with_all_of_its_probability(extractor: Extractor) -> None:
+    text = "20 in wide (51 cm, or 50.8 cm), 30 cm high"
+    places = extractor.finder.find([text], [""])
+    mine = np.flatnonzero(places.attribute == list(RULES).index("width"))
+    assert [places.value[place] for place in mine] == ["50.8 cm", "51 cm", "50.8 cm", "30 cm"]
+    probabilities = np.array([0.1, 0.1, 0.1, 0.05], dtype=np.float32)
+    first, second = extractor._values("width", places, mine, probabilities, ([text], [""]))
+    assert (first.score, second.score) == (float(np.float32(0.3)), float(np.float32(0.05))), "scores are float32"
+    assert (first.value, second.value, second.evidence) == ("50.8 cm", "30 cm", "30 cm")
+
+
+def test_what_cannot_be_found_in_any_text_is_learned_as_nothing() -> None:
+    """Not even a number stands in the texts; or only in those that train."""
+    count = 60
+    given = {"width": [(f"{20 + number} cm",) for number in range(count)]}
+    fold = {"train": np.arange(50), "validation": np.arange(50, count)}
+    rules = {"width": RULES["width"]}
+    without = ["oak shelf for the wall"] * count
+    nothing = fit_extractor(RECIPE, without, [""] * count, given, rules, **fold, progress=ignored)
+    assert nothing.propose(["oak shelf 51 cm"], [""]).found["width"][0][0].score < 1
+    some = [f"shelf {20 + number} cm" for number in range(50)] + without[50:]
+    found = fit_extractor(RECIPE, some, [""] * count, given, rules, **fold, progress=ignored)
+    assert found.propose(["shelf 44 cm"], [""]).found["width"][0][0].value == "44 cm"
+
+
+def test_an_alias_is_found_as_what_it_means() -> None:
+    rules = {"brand": OpenRule(kind=Kind.TEXT, aliases={"HP": "Hewlett-Packard"})}
+    count = 200
+    brands = [["HP", "Acme", "Bosch", "Hewlett-Packard"][number % 4] for number in range(count)]
+    titles = [f"{brand} printer model {number}" for number, brand in enumerate(brands)]
+    given = {"brand": [("Hewlett-Packard" if brand == "HP" else brand,) for brand in brands]}
+    fitted = fit_extractor(
+        RECIPE, titles, [""] * count, given, rules, train=np.arange(160), validation=np.arange(160, count),
+        progress=ignored,
+    )  # fmt: skip
+    (best, *_) = fitted.propose(["HP printer model 900"], [""]).found["brand"][0]
+    assert (best.value, best.evidence) == ("Hewlett-Packard", "HP")
+    (best, *_) = fitted.propose(["HP printer model 901, by Hewlett-Packard"], [""]).found["brand"][0]
+    assert best.value == "Hewlett-Packard"
+    assert best.score > 0.9

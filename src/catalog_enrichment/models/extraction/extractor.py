@@ -42,7 +42,9 @@ WEIGHTS, LEXICON, CONTENT = "model.safetensors", "lexicon.safetensors", "extract
 TOKENIZER, ENCODER = "tokenizer", "encoder"
 
 LEAST_PROBABILITY = 1e-3
-"""Places that are less probable are not looked at."""
+"""Values that are less probable are not proposed."""
+_LEAST_OF_PLACE = 1e-6
+"""Places that are less probable do not count: together they are within the tolerance of scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +166,27 @@ class Extractor:
         texts: tuple[Sequence[str], Sequence[str]],
     ) -> list[Found]:
         """Return the values of the places that are kept of one product and attribute, the best first."""
-        by_key: dict[int, list[tuple[float, int]]] = {}
-        for place, probability in zip(kept.tolist(), probabilities.tolist(), strict=True):
-            if probability >= LEAST_PROBABILITY:
-                by_key.setdefault(int(places.key[place]), []).append((probability, place))
+        rule = self.rules[name]
+        of_values: list[list[tuple[float, int]]] = []
+        looked_at = [
+            pair for pair in zip(probabilities.tolist(), kept.tolist(), strict=True) if pair[0] >= _LEAST_OF_PLACE
+        ]
+        for probability, place in sorted(looked_at, reverse=True):
+            of_value = next((known for known in of_values if _say_the_same(places, place, known[0][1], rule)), None)
+            if of_value is None:
+                of_values.append([(probability, place)])
+            else:
+                of_value.append((probability, place))
         found = []
-        for of_value in by_key.values():
-            _, best = max(of_value)
+        for of_value in of_values:
+            _, best = of_value[0]
             field = bool(places.in_description[best])
             start, end = int(places.start[best]), int(places.end[best])
             evidence = texts[field][int(places.product[best])][start:end]
-            value = places.value[best] or same.stored(evidence, self.rules[name])
-            if value:
-                score = min(sum(probability for probability, _ in of_value), 1.0)
+            value = places.value[best] or same.stored(evidence, rule)
+            # once through float32, as the scores of a training
+            score = float(np.float32(min(sum(probability for probability, _ in of_value), 1.0)))
+            if value and score >= LEAST_PROBABILITY:
                 found.append(Found(value, score, evidence, field, start))
         return sorted(found, key=lambda each: -each.score)
 
@@ -256,6 +266,14 @@ class Extractor:
         lexicon = Lexicon.of_arrays(content["logs"], load_arrays(directory / LEXICON))
         tokenizer = TextTokenizer.load(directory / TOKENIZER)
         return cls(recipe, rules, tokenizer, net.eval(), lexicon, content["temperature"], device, numbers)
+
+
+def _say_the_same(places: Places, first: int, second: int, rule: OpenRule) -> bool:
+    """Return whether two places of a text say the same value: 20 in and 51 cm do."""
+    if rule.number is None or places.key[first] == places.key[second]:
+        return bool(places.key[first] == places.key[second])
+    one, other = (same.number_of(places.value[place], rule) for place in (first, second))
+    return one is not None and other is not None and rule.number.is_same(one, other)
 
 
 def _rule(plain: Mapping[str, Any]) -> OpenRule:

@@ -94,7 +94,7 @@ class PlaceFinder:
             if rule.kind is not Kind.TEXT:
                 continue
             part = np.arange(len(every)) if own is None else np.flatnonzero(own.asked[name][every])
-            product, key, shape = every[part], of.key[part], of.shape[part]
+            product, key, shape = every[part], meant(of.key[part], rule), of.shape[part]
             specific = np.zeros((len(part), SPECIFIC), dtype=np.float32)
             known = self.lexicon.known.get(name)
             if known is not None:
@@ -200,6 +200,17 @@ class Own:
             largest = np.maximum(np.abs(said), np.abs(label))
             found[mine] = (np.abs(said - label) <= rule.number.tolerance * largest * (1 + 1e-9)).any(axis=1)
         return found
+
+
+def meant(keys: Hashes, rule: OpenRule) -> Hashes:
+    """Return the keys of texts with those of aliases replaced by the keys of what they mean."""
+    if not rule.aliases:
+        return keys
+    of_alias = {key_of(alias): key_of(text) for alias, text in rule.aliases.items()}
+    hashes = np.array(sorted(of_alias), dtype=np.uint64)
+    place = np.minimum(np.searchsorted(hashes, keys), len(hashes) - 1)
+    meanings = np.array([of_alias[int(alias)] for alias in hashes], dtype=np.uint64)
+    return np.where(hashes[place] == keys, meanings[place], keys)
 
 
 def _run_features(words: Words, of: Runs) -> Floats:
