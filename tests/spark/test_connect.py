@@ -73,6 +73,7 @@ def outcomes(sample: SampleCatalog) -> list[tuple[Any, ...]]:
     return sorted((run["kind"], run["run_id"], run["status"], run["counts"]) for run in table(sample, "runs"))
 
 
+@pytest.mark.slow
 def test_a_run_decides_on_a_connect_server_what_it_decides_in_classic_spark(
     template: SampleCatalog, first_run: tuple[SampleCatalog, dict[str, Any]], server: LocalServer, tmp_path: Path
 ) -> None:
