@@ -13,7 +13,7 @@ from catalog_enrichment.models.spec import Head
 from catalog_enrichment.precision.units import ValueCount
 from catalog_enrichment.records import ANY_VALUE, Cardinality
 from catalog_enrichment.registry.label_check import LabelCheck, check_labels, values_by_name
-from catalog_enrichment.values.kinds import Kind, NumberRule
+from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
 
 from ..sample_certificate import certificate
 
@@ -58,6 +58,33 @@ def test_another_kind_stops_the_attribute() -> None:
     heads = {"color": Head(Cardinality.ONE, (ANY_VALUE,))}
     assert "kind closed" in check_labels(heads, words(COLOR), Names()).stopped["color"]
     assert check_labels(heads, words(number), Names()) == LabelCheck()
+
+
+@pytest.mark.parametrize(
+    ("certified", "now", "says"),
+    [
+        ({"tolerance": 0.1}, {"tolerance": 0.01}, "says tolerance 0.01, the model version was certified with 0.1"),
+        ({"tolerance": 0.01}, {"tolerance": 0.1}, ""),
+        ({"low": 1.0}, {"low": 5.0}, ""),
+        (None, {}, "says kind number, the model version was trained for text"),
+        ({"HP": "Hewlett-Packard"}, {"HP": "Hewlett-Packard", "H.P. Inc": "Hewlett-Packard"}, ""),
+        ({"HP": "Hewlett-Packard"}, {}, "has no alias 'hp'"),
+        ({"HP": "Hewlett-Packard"}, {"HP": "Hewlett"}, "has no alias 'hp'"),
+    ],
+)
+def test_a_stricter_rule_of_an_open_attribute_stops_it(certified: Any, now: dict[str, Any], says: str) -> None:
+    """What was certified as the same value is not the same any more."""
+    if certified and "HP" in certified:
+        rule = OpenRule(kind=Kind.TEXT, aliases=certified)
+        size = Attribute(name="size", cardinality=Cardinality.ONE, kind=Kind.TEXT, aliases={"en": now})
+    else:
+        number = certified and NumberRule(unit="cm", **certified)
+        rule = OpenRule(kind=Kind.NUMBER if number else Kind.TEXT, number=number)
+        size = Attribute(
+            name="size", cardinality=Cardinality.ONE, kind=Kind.NUMBER, number=NumberRule(unit="cm", **now)
+        )
+    found = check_labels({"size": Head(Cardinality.ONE, (ANY_VALUE,), rule)}, words(size), Names())
+    assert found.stopped == {} if not says else says in found.stopped["size"]
 
 
 def test_another_cardinality_stops_the_attribute_alone() -> None:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catalog_enrichment.dictionary import Attribute, Dictionary
 from catalog_enrichment.precision.certificate import CertificateBasis, RefusedCategory
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
 from catalog_enrichment.reasons import Reason
-from catalog_enrichment.records import Cardinality, Modality
+from catalog_enrichment.records import ANY_VALUE, Cardinality, Modality
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.held_out import TITLE, held_out_decisions, mistakes, pictures_of
+from catalog_enrichment.training.held_out import TITLE, decisions_of, held_out_decisions, mistakes, pictures_of
 from catalog_enrichment.training.labels import Labels
+from catalog_enrichment.values.kinds import Kind, NumberRule
 
 from .two_colours import Marketplace
 
@@ -189,3 +191,22 @@ def test_products_of_a_gold_sample_are_no_mistakes_of_the_test_fold() -> None:
     world.wrong(3, 0.9)
     wrong = HeldOutDecision("p3", 1, "color", ("Blue",), ("Red",), Modality.BOTH)
     assert [row["product_id"] for row in world.mistakes([gold, wrong])] == ["p3"]
+
+
+def test_a_number_of_a_gold_sample_in_another_spelling_is_the_written_one() -> None:
+    market = Marketplace(8)
+    rule = NumberRule(unit="cm", low=1, high=500)
+    width = Attribute(name="width", cardinality=Cardinality.ONE, kind=Kind.NUMBER, number=rule)
+    market.dataset.dictionary = Dictionary({"width": width})
+    market.dataset.merchant = [{}] * 8
+    market.dataset.gold = [{"width": ("51 cm",)}, {"width": ("51 cm",)}, *[{}] * 6]
+    nothing = np.zeros(8, dtype=bool)
+    label = Labels(
+        "width", Cardinality.ONE, (ANY_VALUE,), nothing[:, None], nothing, np.zeros(8, dtype=np.int64), ~nothing,
+        right=("",) * 8, proposed=("50.8 cm", "20 cm", *[""] * 6),
+    )  # fmt: skip
+    found = decisions_of(market.split(), label, np.array([0, 1]), np.ones((2, 1), dtype=bool))
+    assert [(row.true_values, row.written_values, row.right) for row in found] == [
+        (("50.8 cm",), ("50.8 cm",), 1),
+        (("51 cm",), ("20 cm",), 0),
+    ]

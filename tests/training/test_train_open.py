@@ -50,7 +50,8 @@ def test_open_attributes_are_certified_for_any_value(mixed: TrainedModel) -> Non
         assert certificate.values == (ANY_VALUE,)
         assert certificate.covers("17.3 cm")
         assert certificate.lower_bound >= 0.95
-    assert artifact.heads(mixed.artifact)["width"].is_open
+    width = artifact.heads(mixed.artifact)["width"]
+    assert (width.is_open, width.rule) == (True, MIXED["width"].rule())
     assert not artifact.heads(mixed.artifact)["color"].is_open
 
 

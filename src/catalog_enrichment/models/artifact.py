@@ -40,6 +40,7 @@ from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, pretra
 from catalog_enrichment.models.spec import Head, ModelSpec, Recipe
 from catalog_enrichment.models.text_encoders import text_encoder_from_config
 from catalog_enrichment.records import ANY_VALUE, Cardinality, stable_hash
+from catalog_enrichment.values.kinds import OpenRule
 
 WEIGHTS = "model.safetensors"
 MODEL = "model.json"
@@ -47,7 +48,7 @@ TOKENIZER = "tokenizer"
 ENCODER = "encoder"
 MEMBERS = "members"
 """The folder of the models that vote."""
-EXTRACTION = "extraction"
+EXTRACTION, RULES = "extraction", "extraction.json"
 """The folder of the extractor (:mod:`catalog_enrichment.models.extraction`)."""
 
 _FORMAT = 1
@@ -92,7 +93,7 @@ def save(
         "format": _FORMAT,
         "recipe": recipe.name,
         "spec": _portable(asdict(recipe.model)),
-        "heads": {name: asdict(head) for name, head in net.heads.items()},
+        "heads": {name: _plain(head) for name, head in net.heads.items()},
         "calibration": dict(temperatures),
         "preprocessing": preprocess.VERSION,
     }
@@ -101,7 +102,7 @@ def save(
 
 def save_ensemble(directory: Path, name: str, members: Sequence[Path]) -> None:
     """Complete a folder of models that vote; :func:`save` wrote the ``members``, folders in ``directory / MEMBERS``."""
-    labels = {attribute: asdict(head) for attribute, head in heads(members[0]).items()}
+    labels = {attribute: _plain(head) for attribute, head in heads(members[0]).items()}
     version_files.write(directory, MODEL, {"ensemble": name, "members": len(members), "heads": labels})
 
 
@@ -179,8 +180,11 @@ def preprocessing_hash(directory: Path) -> str:
 def heads(directory: Path) -> dict[str, Head]:
     """Return attribute -> its cardinality and labels; those of the extractor last."""
     content = json.loads((directory / MODEL).read_text())
-    of_extractor = {name: Head(Cardinality.ONE, (ANY_VALUE,)) for name in content.get("open", ())}
-    return network_heads(content) | of_extractor
+    known = network_heads(content)
+    if found := content.get("open"):
+        rules = json.loads((directory / EXTRACTION / RULES).read_text())["attributes"]
+        known |= {name: Head(Cardinality.ONE, (ANY_VALUE,), OpenRule.of_plain(rules[name])) for name in found}
+    return known
 
 
 def network_heads(content: Mapping[str, Any]) -> dict[str, Head]:
@@ -188,6 +192,10 @@ def network_heads(content: Mapping[str, Any]) -> dict[str, Head]:
     return {
         name: Head(Cardinality(head["cardinality"]), tuple(head["labels"])) for name, head in content["heads"].items()
     }
+
+
+def _plain(head: Head) -> dict[str, Any]:
+    return {"cardinality": head.cardinality, "labels": head.labels}
 
 
 def write_has_value(directory: Path, heads: has_value.Heads) -> None:

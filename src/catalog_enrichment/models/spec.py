@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.records import ANY_VALUE, Cardinality
+from catalog_enrichment.values.kinds import OpenRule
 
 Pooling = Literal["sum", "mean", "cls"]
 Fields = Literal["pair", "apart", "title", "description"]
@@ -176,6 +177,8 @@ class Head:
 
     cardinality: Cardinality
     labels: tuple[str, ...]
+    rule: OpenRule | None = field(default=None, hash=False)
+    """What the values are of an attribute without a closed list, as they were certified; None where it is not known."""
 
     @property
     def is_open(self) -> bool:

@@ -85,7 +85,7 @@ class GivenVersion:
         Raises ModelContractError if they are not the files that were certified.
         """
         dictionary = self.dictionary
-        heads = {name: Head(each.cardinality, each.labels) for name, each in dictionary.attributes.items()}
+        heads = _heads(dictionary)
         if self.kind == "table":
             from catalog_enrichment.proposers.table import TableProposer
 
@@ -128,11 +128,17 @@ def open_version(folder: Path, fetch: Fetch) -> Proposer:
     return NetworkProposer.open(folder)
 
 
+def _heads(dictionary: Dictionary) -> dict[str, Head]:
+    return {
+        name: Head(each.cardinality, each.labels, each.rule() if each.is_open else None)
+        for name, each in dictionary.attributes.items()
+    }
+
+
 def heads_of(folder: Path) -> dict[str, Head]:
     """Return attribute -> its cardinality and values, of a version's folder. Nothing is fetched."""
     if (folder / PROPOSER).is_file():
-        attributes = GivenVersion.load(folder).dictionary.attributes
-        return {name: Head(each.cardinality, each.labels) for name, each in attributes.items()}
+        return _heads(GivenVersion.load(folder).dictionary)
     from catalog_enrichment.models import artifact
 
     return artifact.heads(folder)

@@ -57,6 +57,8 @@ def check_labels(
             if head.is_open != words[name].is_open:
                 kind = words[name].kind.value
                 stopped[name] = f"the dictionary says kind {kind}, the model version was trained for another: train one"
+            elif head.rule and (why := words[name].rule().why_not_certified(head.rule)):
+                stopped[name] = f"the dictionary {why}: train and promote a version, or change the dictionary back"
             continue
         labels = {names.now(name, label) for label in head.labels}
         if missing := [value for value in words[name].values if value not in labels]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from catalog_enrichment.dictionary import Attribute
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.precision.classification_metrics import predictions
@@ -54,21 +55,26 @@ def held_out_decisions(
 def decisions_of(split: Split, label: Labels, index: Index, written: Bools) -> list[HeldOutDecision]:
     """Return a row per product at ``index`` for one attribute; ``written`` (n, V): the learned values that are written
     to it."""
-    paths = _paths(split.dataset)
-    return [
-        HeldOutDecision(
-            product_id=split.dataset.ids[product],
-            group=int(split.groups[product]),
-            attribute=label.attribute,
-            true_values=tuple(
-                split.dataset.merchant[product].get(label.attribute)
-                or split.dataset.gold[product].get(label.attribute, ())
-            ),
-            written_values=tuple(label.value(product, column) for column in np.flatnonzero(row).tolist()),
-            modality=paths[product],
+    dataset, paths, decisions = split.dataset, _paths(split.dataset), []
+    for product, row in zip(index.tolist(), written, strict=True):
+        true = dataset.merchant[product].get(label.attribute) or dataset.gold[product].get(label.attribute, ())
+        values = [label.value(product, column) for column in np.flatnonzero(row).tolist()]
+        decisions.append(
+            HeldOutDecision(
+                product_id=dataset.ids[product],
+                group=int(split.groups[product]),
+                attribute=label.attribute,
+                true_values=tuple(_as_written(each, values, dataset.dictionary[label.attribute]) for each in true),
+                written_values=tuple(values),
+                modality=paths[product],
+            )
         )
-        for product, row in zip(index.tolist(), written, strict=True)
-    ]
+    return decisions
+
+
+def _as_written(true: str, written: Sequence[str], attribute: Attribute) -> str:
+    """Return a true value as it is written, where a written value is the same: 50.8 cm for 51 cm."""
+    return next((value for value in written if attribute.is_same(value, true)), true) if attribute.is_open else true
 
 
 def _gold(split: Split, label: Labels, scores: ModelScores, certificates: Sequence[Certificate]) -> Index:

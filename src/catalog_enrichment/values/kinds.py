@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any, Self
 
 from catalog_enrichment.values.spelling import text_key
 
@@ -72,6 +73,26 @@ class OpenRule:
             raise ValueError(
                 f"an open attribute is a number with its rule, or a text, not {self.kind} and {self.number}"
             )
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return the rule that dataclasses.asdict has made plain."""
+        number = plain["number"]
+        rule = number and NumberRule(**{**number, "units": tuple(number["units"])})
+        return cls(kind=Kind(plain["kind"]), number=rule, aliases=plain["aliases"])
+
+    def why_not_certified(self, certified: OpenRule) -> str:
+        """Return why values that were certified by the rule ``certified`` are not certified by this one, as the rest of
+        a sentence about the dictionary; "" if they are. A value that both take in the same way is."""
+        if self.kind is not certified.kind:
+            return f"says kind {self.kind}, the model version was trained for {certified.kind}"
+        if self.number and certified.number and self.number.tolerance < certified.number.tolerance:
+            return (
+                f"says tolerance {self.number.tolerance:g}, the model version was certified with "
+                f"{certified.number.tolerance:g}"
+            )
+        other = sorted(key for key, text in certified.meanings.items() if self.meanings.get(key) != text)
+        return f"has no alias {other[0]!r} as the model version was certified with" if other else ""
 
     @cached_property
     def meanings(self) -> dict[str, str]:

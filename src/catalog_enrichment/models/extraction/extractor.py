@@ -36,7 +36,7 @@ from catalog_enrichment.models.extraction.recipe import ExtractionRecipe
 from catalog_enrichment.models.pretrained import UNUSABLE, error_summary, pretrained_config
 from catalog_enrichment.models.text_encoders import Tokens, text_encoder_from_config
 from catalog_enrichment.values import same
-from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
+from catalog_enrichment.values.kinds import OpenRule
 
 WEIGHTS, LEXICON, CONTENT = "model.safetensors", "lexicon.safetensors", "extraction.json"
 TOKENIZER, ENCODER = "tokenizer", "encoder"
@@ -258,7 +258,7 @@ class Extractor:
     def _load(cls, directory: Path, device: str, numbers: str) -> Extractor:
         content = json.loads((directory / CONTENT).read_text(encoding="utf-8"))
         recipe = strict.build(ExtractionRecipe, content["recipe"], CONTENT)
-        rules = {name: _rule(rule) for name, rule in content["attributes"].items()}
+        rules = {name: OpenRule.of_plain(rule) for name, rule in content["attributes"].items()}
         self_contained.check_configs(directory)
         encoder = text_encoder_from_config(pretrained_config(str(directory / ENCODER), local=True), recipe.text)
         net = ExtractionNet(encoder, len(rules))
@@ -274,12 +274,3 @@ def _say_the_same(places: Places, first: int, second: int, rule: OpenRule) -> bo
         return bool(places.key[first] == places.key[second])
     one, other = (same.number_of(places.value[place], rule) for place in (first, second))
     return one is not None and other is not None and rule.number.is_same(one, other)
-
-
-def _rule(plain: Mapping[str, Any]) -> OpenRule:
-    number = plain["number"]
-    return OpenRule(
-        kind=Kind(plain["kind"]),
-        number=number and NumberRule(**number | {"units": tuple(number["units"])}),
-        aliases=plain["aliases"],
-    )
