@@ -71,7 +71,7 @@ def test_it_prints_the_paths_of_the_results(demo: tuple[Path, subprocess.Complet
     assert f"sqlite:///{folder}/mlflow.db" in finished.stdout
     show = next(line for line in finished.stdout.splitlines() if "to_pandas" in line)
     shown = subprocess.run(show, shell=True, capture_output=True, text=True, check=True)
-    assert "rows x 8 columns" in shown.stdout
+    assert "rows x 10 columns" in shown.stdout
 
 
 def test_it_deletes_no_folder_that_a_demo_did_not_make(tmp_path: Path) -> None:
