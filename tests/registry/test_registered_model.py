@@ -156,7 +156,7 @@ class Limited:
     def set_model_version_tag(self, name: str, number: str, key: str, value: str) -> None:
         assert (name, number) == (NAME, "1")
         self._one_call()
-        assert not set(".,-=/: ") & set(key), key
+        assert not set(".,-=/:") & set(key + value), (key, value)
         assert 0 < len(value) <= 1000
         self.tags[key] = value
         assert len(self.tags) <= 50

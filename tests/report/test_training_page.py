@@ -275,7 +275,7 @@ def test_errors_that_people_judged_are_told_from_wrong_labels(tmp_path: Path) ->
     row = {"attribute": "color", "products": 800, "errors": 120, "judged": 40, "wrong_labels": 22}
     assert (
         "color : for 120 of 800 labelled products the best value is not the merchant's. People judged 40 of these: in "
-        "22 (55%, 95% interval 38% to 71%) the merchant is wrong and the model right. Nobody judged the other 80."
+        "22 (55%, 95% interval 38% to 71%) the merchant is wrong and the model right. Nobody judged the other 80, which"
     ) in text(tmp_path, tables={"judged_errors": [row]})
     assert "Nobody" not in text(tmp_path, tables={"judged_errors": [row | {"judged": 120}]})
     assert "wrong labels" not in text(tmp_path, tables={})

@@ -76,7 +76,7 @@ class Rewriting:
         self.added: list[DataFile] = []
         self.gone: list[DataFile] = []
         self._written: list[DataFile] = []
-        """Of the group at work."""
+        """The files that were written for the group at work."""
         self._visited: set[int] = set()
         self._at: int | None = None
         self._old = self._waiting = iceberg.schema().empty_table()

@@ -44,9 +44,9 @@ class Title:
 
 class Material(NamedTuple):
     text: str
-    """In a sentence."""
+    """The word in a sentence."""
     in_title: str
-    """Beside the noun of a title."""
+    """The word beside the noun of a title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

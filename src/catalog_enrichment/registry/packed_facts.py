@@ -1,6 +1,7 @@
 """Facts (texts by name) in a registry that has no place for each: packed into a few tags, or behind a description.
 
-Unity Catalog takes at most 50 tags of an object, values of at most 1,000 characters, and no ``. , - = / :`` in keys.
+Unity Catalog takes at most 50 tags of an object, values of at most 1,000 characters, and no ``. , - = / :`` in keys;
+some pages of its documentation say the same of values, so that these have capitals and digits alone (base 32).
 The facts are one compressed text, cut into pieces. The tag :data:`_HEAD` says which pieces count. Pieces are written
 under new keys before it, and the old ones deleted after it, so that a process that is killed between leaves the facts
 as they were, or as they are to be.
@@ -20,7 +21,7 @@ _HEAD, _PIECE = "catalog_enrichment", "catalog_enrichment_"
 _LONGEST = 1000
 MOST_PIECES = 24
 """So that the old and the new ones are fewer than 50 tags."""
-_BEHIND = re.compile(r"\s*<!-- catalog-enrichment ([A-Za-z0-9+/=]*) -->\s*\Z")
+_BEHIND = re.compile(r"\s*<!-- catalog-enrichment ([A-Z2-7]*) -->\s*\Z")
 
 
 def to_tags(facts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
@@ -76,9 +77,9 @@ def _head(tags: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _packed(facts: Mapping[str, str]) -> str:
-    return base64.b64encode(zlib.compress(json.dumps(facts, sort_keys=True).encode(), 9)).decode()
+    return base64.b32encode(zlib.compress(json.dumps(facts, sort_keys=True).encode(), 9)).decode().rstrip("=")
 
 
 def _unpacked(text: str) -> dict[str, str]:
-    facts: dict[str, str] = json.loads(zlib.decompress(base64.b64decode(text)))
+    facts: dict[str, str] = json.loads(zlib.decompress(base64.b32decode(text + "=" * (-len(text) % 8))))
     return facts

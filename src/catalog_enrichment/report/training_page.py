@@ -162,8 +162,8 @@ def _judged_errors(row: Mapping[str, Any]) -> str:
     if not (others := row["errors"] - row["judged"]):
         return text
     return (
-        f"{text} Nobody judged the other {others:,}. They have lower scores than those that people are asked "
-        "about, and fewer of them are wrong labels."
+        f"{text} Nobody judged the other {others:,}, which have lower scores than those that people are asked about: "
+        "the share may be another there."
     )
 
 

@@ -195,7 +195,7 @@ class Connect:
             archive = _archive(folder, name)
             self.spark.addArtifacts(f"{archive}#{name}", archive=True)
             self._shipped.add(name)
-            Path(archive).unlink()
+            shutil.rmtree(Path(archive).parent)
 
     def is_in_order(self, frame: DataFrame) -> bool:  # noqa: ARG002  the protocol's signature
         return False

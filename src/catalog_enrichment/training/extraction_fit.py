@@ -23,7 +23,7 @@ from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.extraction.extractor import Extractor, Judged
 from catalog_enrichment.models.extraction.lexicon import Counts, Known, Lexicon
 from catalog_enrichment.models.extraction.network import ExtractionNet
-from catalog_enrichment.models.extraction.places import Own, PlaceFinder, meant
+from catalog_enrichment.models.extraction.places import Meanings, Own, PlaceFinder
 from catalog_enrichment.models.extraction.recipe import ExtractionFit, ExtractionRecipe
 from catalog_enrichment.models.extraction.words import key_of, runs, shape_of, split
 from catalog_enrichment.models.text_encoders import build_text_encoder, build_tokenizer
@@ -141,7 +141,7 @@ def _lexicon(data: _Products, train: NDArray[np.int64], recipe: ExtractionRecipe
         of = runs(words, recipe.candidates.most_words)
         for name, rule in data.rules.items():
             if rule.kind is Kind.TEXT:
-                known[name].values.add_texts(meant(of.key, rule))
+                known[name].values.add_texts(Meanings.of(rule).meant(of.key))
                 known[name].shapes.add_texts(of.shape)
         if numbers:
             places = finder.of_words(words)

@@ -1,1 +1,1 @@
-"""Whether two values are the same, by the kind of their attribute: reading, converting and printing values."""
+"""Values by the kind of their attribute: how they are read, converted, compared and printed."""

@@ -272,5 +272,4 @@ def _say_the_same(places: Places, first: int, second: int, rule: OpenRule) -> bo
     """Return whether two places of a text say the same value: 20 in and 51 cm do."""
     if rule.number is None or places.key[first] == places.key[second]:
         return bool(places.key[first] == places.key[second])
-    one, other = (same.number_of(places.value[place], rule) for place in (first, second))
-    return one is not None and other is not None and rule.number.is_same(one, other)
+    return rule.number.is_same(float(places.number[first]), float(places.number[second]))

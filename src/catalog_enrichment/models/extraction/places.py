@@ -52,6 +52,8 @@ class Places:
     """(P,) places of one product and attribute with the same key have the same value."""
     value: list[str]
     """(P,) the stored number; "" for a text, whose value is the text between start and end."""
+    number: NDArray[np.float64]
+    """(P,) the number in the attribute's unit; NaN for a text."""
     specific: Floats
     """(P, SPECIFIC)"""
     part: Ints
@@ -70,6 +72,7 @@ class PlaceFinder:
 
     def __init__(self, rules: Mapping[str, OpenRule], lexicon: Lexicon, spec: CandidateSpec) -> None:
         self.rules, self.lexicon, self.spec = dict(rules), lexicon, spec
+        self._meanings = {name: Meanings.of(rule) for name, rule in rules.items()}
 
     def find(self, titles: Sequence[str], descriptions: Sequence[str], own: Own | None = None) -> Places:
         """Return the places of B products with clean texts; ``own``: in training, the labels of the products."""
@@ -94,7 +97,7 @@ class PlaceFinder:
             if rule.kind is not Kind.TEXT:
                 continue
             part = np.arange(len(every)) if own is None else np.flatnonzero(own.asked[name][every])
-            product, key, shape = every[part], meant(of.key[part], rule), of.shape[part]
+            product, key, shape = every[part], self._meanings[name].meant(of.key[part]), of.shape[part]
             specific = np.zeros((len(part), SPECIFIC), dtype=np.float32)
             known = self.lexicon.known.get(name)
             if known is not None:
@@ -113,6 +116,7 @@ class PlaceFinder:
                     end=words.end[of.last[part]],
                     key=key,
                     value=[""] * len(part),
+                    number=np.full(len(part), np.nan),
                     specific=specific,
                     part=part,
                     common=common,
@@ -139,13 +143,14 @@ class PlaceFinder:
             asked = [own is None or bool(own.asked[name][product]) for product, *_ in literals]
             part = np.array([at for at, value in enumerate(values) if value is not None and asked[at]], dtype=np.int64)
             stored = [values[at] or "" for at in part.tolist()]
+            said = np.array([same.number_of(value, rule) or 0.0 for value in stored], dtype=np.float64)
             keys = np.array([key_of(value) for value in stored], dtype=np.uint64)
             product = np.array([literals[at][0] for at in part.tolist()], dtype=np.int64)
             specific = np.zeros((len(part), SPECIFIC), dtype=np.float32)
             known = self.lexicon.known.get(name)
             if known is not None:
                 specific[:, 0:2] = known.values.features(keys, None if own is None else own.keys[name][product])
-                logs = np.array([_log(same.number_of(value, rule)) for value in stored], dtype=np.float32)
+                logs = np.log(np.maximum(np.abs(said), 1e-6)).astype(np.float32)
                 specific[:, 5] = np.clip((logs - known.logs[0]) / known.logs[1], -4, 4)
                 specific[:, 6] = np.abs(specific[:, 5])
                 if own is not None:
@@ -159,6 +164,7 @@ class PlaceFinder:
                     end=np.array([literals[at][2].end for at in part.tolist()], dtype=np.int64),
                     key=keys,
                     value=stored,
+                    number=said,
                     specific=specific,
                     part=part,
                     common=common,
@@ -195,22 +201,34 @@ class Own:
                 found[mine] = ((places.key[mine, None] == own) & (own > 0)).any(axis=1)
                 continue
             label = self.numbers[name][product]
-            said = np.array([[same.number_of(places.value[place], rule) or 0.0] for place in mine.tolist()])
-            said = said.reshape(-1, 1)
+            said = places.number[mine, None]
             largest = np.maximum(np.abs(said), np.abs(label))
             found[mine] = (np.abs(said - label) <= rule.number.tolerance * largest * (1 + 1e-9)).any(axis=1)
         return found
 
 
-def meant(keys: Hashes, rule: OpenRule) -> Hashes:
-    """Return the keys of texts with those of aliases replaced by the keys of what they mean."""
-    if not rule.aliases:
-        return keys
-    of_alias = {key_of(alias): key_of(text) for alias, text in rule.aliases.items()}
-    hashes = np.array(sorted(of_alias), dtype=np.uint64)
-    place = np.minimum(np.searchsorted(hashes, keys), len(hashes) - 1)
-    meanings = np.array([of_alias[int(alias)] for alias in hashes], dtype=np.uint64)
-    return np.where(hashes[place] == keys, meanings[place], keys)
+@dataclass(frozen=True, slots=True)
+class Meanings:
+    """The keys of an attribute's aliases, and of what they mean."""
+
+    aliases: Hashes
+    """(L,) sorted."""
+    texts: Hashes
+    """(L,)"""
+
+    @classmethod
+    def of(cls, rule: OpenRule) -> Meanings:
+        """Return the keys of a rule's aliases."""
+        of_alias = sorted({key_of(alias): key_of(text) for alias, text in rule.aliases.items()}.items())
+        pairs = np.array(of_alias, dtype=np.uint64).reshape(-1, 2)
+        return cls(pairs[:, 0], pairs[:, 1])
+
+    def meant(self, keys: Hashes) -> Hashes:
+        """Return the keys of texts, those of aliases replaced by the keys of what they mean."""
+        if not len(self.aliases):
+            return keys
+        place = np.minimum(np.searchsorted(self.aliases, keys), len(self.aliases) - 1)
+        return np.where(self.aliases[place] == keys, self.texts[place], keys)
 
 
 def _run_features(words: Words, of: Runs) -> Floats:
@@ -329,10 +347,6 @@ def _neighbours(words: Words, first: Ints, last: Ints) -> Ints:
     return np.stack(columns, axis=1)
 
 
-def _log(number: float | None) -> float:
-    return math.log(max(abs(number or 0.0), 1e-6))
-
-
 def _joined(found: Sequence[Places]) -> Places:
     """Return the places in the order of product and attribute."""
     commons = list({id(part.common): part for part in found}.values())
@@ -354,6 +368,7 @@ def _joined(found: Sequence[Places]) -> Places:
         end=column("end"),
         key=column("key"),
         value=[values[place] for place in order.tolist()],
+        number=column("number"),
         specific=column("specific"),
         part=np.concatenate([part.part + begin[id(part.common)] for part in found])[order],
         common=np.concatenate([part.common for part in commons]),
