@@ -16,8 +16,10 @@ SAME_SIGNS = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
     | dict.fromkeys("\u2018\u2019\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u2033", '"')
+    | dict.fromkeys("\u00a9\u00ae\u2120\u2122", " ")
 )
-"""Hyphens, the en dash and the minus, single and double quotes and primes."""
+"""Hyphens, the en dash and the minus are one sign each, as are single and double quotes and primes; the signs of
+copyrights and trademarks are spaces: LEGO® is LEGO."""
 TURKIC = ("tr", "az")
 """The languages that have a dotted and a dotless i."""
 
@@ -36,7 +38,7 @@ def spelling(text: str, language: str | None = None) -> str:
     Unicode NFKC and case folding, with Turkish dotted and dotless i where ``language`` has them; soft hyphens and
     zero-width characters are dropped. Signs that carry meaning stay: symbols such as + < > $, combining marks, # * %,
     . , / : - and quotes beside digits, and - at the end of a word. Hyphens, the en dash and the minus are one sign.
-    Runs of spaces and other punctuation are one space; a text of nothing else stays as it is.
+    Runs of spaces, of © ® ™ and of other punctuation are one space; a text of nothing else stays as it is.
     """
     plain = _INVISIBLE.sub("", text).translate(SAME_SIGNS)
     if primary_language(language) in TURKIC:

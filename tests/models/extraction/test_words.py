@@ -32,11 +32,26 @@ def test_runs_do_not_leave_their_text_and_have_at_most_so_many_words() -> None:
         ("WD-40 oil", "WD-40"),
         ('the "big" one', "big"),
         ("AT&T phone", "AT&T"),
+        ("C++ compiler", "C++"),
+        ("fridge A+++, white", "A+++"),
+        ("rated A- by us", "A-"),
+        ("LEGO\u00ae City", "LEGO\u00ae City"),
+        ("Scotch\u2122 tape", "Scotch"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u0915\u092a", "\u0939\u093f\u0928\u094d\u0926\u0940"),
+        ("cafe\u0301 cup", "cafe\u0301"),
     ],
 )
 def test_signs_that_belong_to_a_word_are_in_its_run(title: str, expected: str) -> None:
     words = split([title], [""], 10)
-    assert expected in texts_of(words, runs(words, 3))
+    found = runs(words, 3)
+    place = texts_of(words, found).index(expected)
+    assert int(found.key[place]) == key_of(expected)
+
+
+@pytest.mark.parametrize(("title", "not_a_value"), [("size 12-15", "12-"), ("big-ish", "big-"), ("A+++++", "A++++")])
+def test_other_signs_belong_to_no_run(title: str, not_a_value: str) -> None:
+    words = split([title], [""], 10)
+    assert not_a_value not in texts_of(words, runs(words, 3))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +92,9 @@ def test_the_key_of_a_run_is_that_of_its_text(titles: list[str]) -> None:
 
 def test_spellings_of_one_value_have_one_key() -> None:
     assert key_of("WD-40") == key_of("wd 40") == key_of("WD40")
+    assert key_of("LEGO\u00ae") == key_of("Lego\u2122") == key_of("LEGO")
     assert key_of("A+") != key_of("A")
+    assert key_of("C++") != key_of("C+")
 
 
 def test_shapes_tell_part_numbers_from_words() -> None:

@@ -29,7 +29,9 @@ Bools = NDArray[np.bool_]
 
 TITLE, DESCRIPTION = 0, 1
 
-_TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
+_MARKS = "".join(char for char in map(chr, range(0x300, 0x10000)) if unicodedata.category(char)[0] == "M")
+"""Combining marks: the vowel signs of Devanagari, Thai and Arabic, accents that stand apart from their letter."""
+_TOKEN = re.compile(rf"[^\W_](?:[^\W_]|[{_MARKS}])*|[^\w\s]|_")
 _BASE = 0x100000001B3
 _MASK = (1 << 64) - 1
 _SIGN = 5
@@ -40,6 +42,8 @@ _MOST_TOKENS = 3
 """Tokens of a run per word, at most, signs included."""
 _ATTACHED = frozenset("%+#°*")
 """Signs that belong to the word before them."""
+_MOST_ATTACHED = 3
+"""Signs that belong to one word: the energy class A+++."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +163,14 @@ def runs(words: Words, most: int) -> Runs:
         ends = alive[words.is_word[at]]
         found.append((begin[ends], begin[ends] + step, count[ends].copy(), key[ends].copy(), shape[ends].copy()))
     first, last, number, keys, shapes = (np.concatenate(column) for column in zip(*found, strict=True))
-    last, keys = _with_attached_signs(words, last, keys)
+    for _ in range(_MOST_ATTACHED):
+        last, keys = _with_attached_sign(words, last, keys)
     order = np.lexsort((number, first))
     return Runs(first[order], last[order], number[order], keys[order], shapes[order])
 
 
-def _with_attached_signs(words: Words, last: Ints, key: Hashes) -> tuple[Ints, Hashes]:
-    """Return the last tokens and keys of runs with the sign that belongs to their last word: 4", A+, 50%."""
+def _with_attached_sign(words: Words, last: Ints, key: Hashes) -> tuple[Ints, Hashes]:
+    """Return the last tokens and keys of runs with the next sign that belongs to their last word: 4", A+, A-, 50%."""
     if not len(last):
         return last, key
     after = np.minimum(last + 1, len(words.start) - 1)
@@ -176,7 +181,8 @@ def _with_attached_signs(words: Words, last: Ints, key: Hashes) -> tuple[Ints, H
     for token in np.unique(after[follows]).tolist():
         at, read = int(words.start[token]), words.texts[words.product[token]][int(words.in_description[token])]
         before, sign = read[at - 1 : at + 1].translate(SAME_SIGNS)
-        belongs[token] = sign in _ATTACHED or (sign in "\"'" and before.isdigit())
+        is_grade = sign == "-" and before.isalpha() and bool(words.code[token])
+        belongs[token] = sign in _ATTACHED or is_grade or (sign in "\"'" and before.isdigit())
     attached = follows & belongs[after]
     with_sign = np.where(attached, after, last)
     return with_sign, np.where(attached, key * words.power[after] + words.code[after], key)
