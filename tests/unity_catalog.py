@@ -26,15 +26,17 @@ class UnityCatalog:
     folder: Path
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    refuses: bool = False
-    """Every request is answered with 403, as for a user without rights."""
+    fault: tuple[int, str, str] | None = None
+    """Status, code and message of the answer to the requests that :attr:`fault_at` finds."""
+    fault_at: str = ""
+    """A pattern in method and path; empty: in all."""
     uri: str = ""
     page: int = 2
     """Versions in a page of a list."""
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if self.refuses:
-            return 403, {"error_code": "PERMISSION_DENIED", "message": "User does not have USE SCHEMA"}
+        if self.fault and re.search(self.fault_at, f"{method} {path}"):
+            return self.fault[0], {"error_code": self.fault[1], "message": self.fault[2]}
         path = path.removeprefix(_API).strip("/")
         now = int(time.time() * 1000)
         if method == "POST" and not path:

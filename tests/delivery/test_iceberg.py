@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.table.snapshots import Operation, Summary
 
 from catalog_enrichment.delivery import deliver, differences, feed, iceberg, iceberg_files, iceberg_sink
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
+from ..postgres_server import free_port
 from ..sample_catalog import KilledError, killed_at
 from .histories import KINDS, State, Versions, World, value
 from .iceberg_tables import IcebergTable, config_of, new_table
@@ -182,6 +184,7 @@ def test_files_of_another_program_may_overlap(iceberg_table: IcebergTable, versi
     table = iceberg_table.table()
     rows = table.scan().to_arrow().to_pylist()
     with table.transaction() as transaction, transaction.update_snapshot().overwrite() as snapshot:
+        snapshot._summary = lambda _: Summary(Operation.REPLACE)
         for part in (rows[::2], rows[1::2]):
             mixed = pa.Table.from_pylist(part, iceberg.schema())
             for file in iceberg_files_written(table, mixed):
@@ -200,6 +203,22 @@ def iceberg_files_written(table: Any, rows: pa.Table) -> list[Any]:
     from pyiceberg.io.pyarrow import _dataframe_to_data_files
 
     return list(_dataframe_to_data_files(table.metadata, rows, table.io))
+
+
+@pytest.mark.parametrize("gone", ["product_id = 'a'", "attribute = 'color'"])
+def test_rows_that_another_program_deleted_are_there_again(
+    gone: str, iceberg_table: IcebergTable, versions: Versions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {("a", "color"): value("Red"), ("b", "color"): value("Red"), ("b", "material"): value("Wool")}
+    versions.show(state, "run-1")
+    iceberg_table.deliver(versions)
+    assert "another program" not in capsys.readouterr().err
+    iceberg_table.table().delete(gone)
+    assert iceberg_table.rows() != state
+    iceberg_table.deliver(versions)
+    assert iceberg_table.rows() == state
+    assert "warning: another program changed rows of the table enriched.delivered_values" in capsys.readouterr().err
+    assert iceberg_table.deliver(versions)["steps"] == 0
 
 
 def test_a_table_that_was_rolled_back_is_brought_forward_again(iceberg_table: IcebergTable, versions: Versions) -> None:
@@ -279,7 +298,7 @@ def test_of_two_deliveries_at_once_the_second_applies_nothing(iceberg_table: Ice
             (step,) = feed.steps(versions.catalog, since, 20)
             changes = list(step.changes(versions.catalog))
 
-            with pytest.raises(TemporaryFailure, match="another delivery moved it"):
+            with pytest.raises(TemporaryFailure, match="another delivery or program changed it"):
                 sink.apply(step, since, while_another_delivers(changes, written))
         assert iceberg_table.rows() == versions.seen()
         assert len(iceberg_table.summaries()) == before + 1
@@ -346,13 +365,50 @@ def test_a_table_of_another_program_is_refused_and_stays(tmp_path: Path, version
     with found.table().update_schema() as update:
         update.delete_column("source")
     for act in (lambda: found.deliver(versions), lambda: deliver.migrate(found.config, say=lambda _: None)):
-        with pytest.raises(DataContractError, match="was not made by this program"):
+        with pytest.raises(DataContractError, match=r"changed the columns .*: missing source string; unknown none"):
             act()
     newer = new_table(tmp_path / "other")
     with newer.table().transaction() as transaction:
         transaction.set_properties({"catalog-enrichment.revision": "2"})
     with pytest.raises(DataContractError, match="has the revision 2, which this program does not know"):
         newer.deliver(versions)
+
+
+def test_a_file_of_the_table_that_is_gone_is_no_bug(iceberg_table: IcebergTable, versions: Versions) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    iceberg_table.deliver(versions)
+    for file in iceberg_table.files():
+        Path(file.removeprefix("file://")).unlink()
+    versions.show({("a", "color"): value("Blue")}, "run-2")
+    with pytest.raises(DataContractError, match=r"If a file of the table was deleted"):
+        iceberg_table.deliver(versions)
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    (tmp_path / "lake").mkdir()
+    store = {"s3.endpoint": f"http://127.0.0.1:{free_port()}", "s3.region": "us-east-1"}
+    config = config_of(tmp_path / "lake", warehouse="s3://bucket/lake", properties=store)
+    with pytest.raises(TemporaryFailure, match=r"NETWORK_CONNECTION.* run again when the store answers"):
+        deliver.migrate(config, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("When reading 'x': AWS Error ACCESS_DENIED during PutObject operation: Forbidden", ConfigError),
+        (
+            "When listing: AWS Error UNKNOWN (HTTP status 403) during HeadObject operation: No response body.",
+            ConfigError,
+        ),
+        ("When reading 'x': AWS Error SLOW_DOWN during PutObject operation", TemporaryFailure),
+        (OSError(28, "No space left on device"), type(None)),
+    ],
+)
+def test_what_a_store_answers(answer: str | OSError, kind: type, tmp_path: Path) -> None:
+    problem = answer if isinstance(answer, OSError) else OSError(answer)
+    assert type(iceberg.translated(problem, config_of(tmp_path).iceberg, "")) is kind
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,19 @@ def test_a_delivery_through_a_rest_catalog(served: tuple[IcebergTable, RestCatal
     assert row["moved_at"].startswith("20")
 
 
+def test_a_commit_that_is_there_though_the_server_says_conflict_has_succeeded(
+    served: tuple[IcebergTable, RestCatalog], versions: Versions
+) -> None:
+    """As where a proxy sends the request again after the answer to the first was lost: no file may be deleted."""
+    table, server = served
+    for number in (1, 2):
+        versions.show({(f"p{index}", "color"): value("Red") for index in range(number)}, f"run-{number}")
+        server.fault, server.applied = 409, True
+        assert table.deliver(versions)["upserted"] == 1
+        assert table.rows() == versions.seen()
+        assert len(table.summaries()) == number
+
+
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("fault", [500, 502, 503, 504])
 def test_a_commit_whose_answer_is_lost_is_there_once(
@@ -76,7 +89,7 @@ def test_a_conflict_that_the_server_finds_applies_nothing(
     table, server = served
     versions.show({("a", "color"): value("Red")}, "run-1")
     server.fault = 409
-    with pytest.raises(TemporaryFailure, match="another delivery moved it"):
+    with pytest.raises(TemporaryFailure, match="another delivery or program changed it"):
         table.deliver(versions)
     assert not list(table.folder.rglob("*.parquet")), "its files are deleted"
     assert table.deliver(versions)["upserted"] == 1

@@ -279,7 +279,7 @@ def test_a_step_begins_only_from_the_position_that_it_starts_at(database: Databa
     database.deliver(versions)
     with deliver.open_sink(database.config) as sink:
         for since in (None, first, replace(first, catalog_id="another")):
-            with pytest.raises(TemporaryFailure, match=r"now it is at .*: another delivery moved it"):
+            with pytest.raises(TemporaryFailure, match=r"now it is at .*: another delivery or program changed it"):
                 sink.apply(old, since, old.changes(versions.catalog))
     assert database.rows() == versions.seen()
 
@@ -292,7 +292,7 @@ def test_the_position_is_compared_when_it_is_moved_too(
     database.deliver(versions)
     versions.show({("a", "color"): value("Blue")}, "run-2")
     Raced(monkeypatch, lambda: database.query(f"UPDATE {S}.position SET catalog_id = NULL, version = NULL"))
-    with pytest.raises(TemporaryFailure, match="another delivery moved it"):
+    with pytest.raises(TemporaryFailure, match="another delivery or program changed it"):
         database.deliver(versions)
     assert database.rows()["a", "color"]["values"] == ["Red"]
     assert database.deliver(versions)["snapshot"]

@@ -24,6 +24,7 @@ from ..unity_catalog import UnityCatalog, serving
 from .tiny_version import config_in
 
 NAME = "shop.models.tiny"
+NO_RIGHTS = (403, "PERMISSION_DENIED", "User does not have USE SCHEMA")
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ def test_a_version_is_registered_promoted_and_resolved_in_unity_catalog(
     assert registry.held_out("2") == []
     assert registry.expires_at("1") == trained.certificates[0].expires_at
     described = unity.versions[NAME][0]["comment"]
-    assert described.startswith(registry.store.model().client.get_run(first.run_id).data.tags["mlflow.note.content"])
+    client = registry.connect()
+    assert described.startswith(client.get_run(first.run_id).data.tags["mlflow.note.content"])
 
 
 def test_what_is_not_there_is_named_with_what_there_is(registry: Registry, trained: TrainedModel) -> None:
@@ -85,6 +87,94 @@ def test_what_is_not_there_is_named_with_what_there_is(registry: Registry, train
         registry.resolve()
     with pytest.raises(RegistryError, match=r"no version 7 of model 'shop.models.tiny'"):
         registry.resolve(version="7")
+    with pytest.raises(NoModelError, match="'seven' is no number of a version"):
+        registry.resolve(version="seven")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_missing_alias_is_named_whatever_models_the_catalog_lists(
+    listed: bool, registry: Registry, unity: UnityCatalog, trained: TrainedModel
+) -> None:
+    """A workspace has more models than a page of the list, and not every user may list them."""
+    registry.register(trained)
+    names = [f"model_{number}" for number in range(30)]
+    unity.models |= {f"a.b.{name}": {"catalog_name": "a", "schema_name": "b", "name": name} for name in names}
+    if not listed:
+        unity.fault, unity.fault_at = NO_RIGHTS, r"GET \S+/models$"
+    with pytest.raises(NoModelError, match=r"no alias 'spring' .* it has versions 1 and aliases {'candidate': '1'}"):
+        registry.resolve(alias="spring")
+    other = registry.store.model("shop.models.other")
+    says = "the registry has a.b.model_0, .*and 11 more. Run train_model" if listed else "Run train_model"
+    with pytest.raises(NoModelError, match=f"no version 1 of model 'shop.models.other': {says}"):
+        other.version("1")
+
+
+def test_the_files_that_the_run_logged_stay_where_they_are(
+    registry: Registry, trained: TrainedModel, tmp_path: Path
+) -> None:
+    """MLflow deletes what it has uploaded to a Unity Catalog, also where it is the folder of the store of the runs."""
+    version = registry.register(trained)
+    (logged,) = registry.connect().get_run(version.run_id).outputs.model_outputs
+    assert list((tmp_path / "artifacts" / "models" / logged.model_id).rglob("MLmodel"))
+
+
+def test_a_version_whose_upload_was_cut_off_is_left_out(
+    registry: Registry, unity: UnityCatalog, trained: TrainedModel
+) -> None:
+    unity.fault, unity.fault_at = (400, "FAILED_PRECONDITION", "not now"), "finalize"
+    with pytest.raises(RegistryError, match=f"refuses to make a version of model '{NAME}': .*not now"):
+        registry.register(trained)
+    unity.fault = None
+    assert (registry.versions(), registry.newest(), registry.newest_trained()) == ([], None, None)
+    with pytest.raises(RegistryError, match=r"version 1 .* has the status PENDING_REGISTRATION"):
+        registry.resolve(version="1")
+    assert registry.register(trained).version == "2"
+    assert [version.version for version in registry.versions()] == ["2"]
+    assert registry.resolve(alias="candidate").version == "2"
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (NO_RIGHTS, "does not allow this job to make the model .*CREATE MODEL on the schema"),
+        ((404, "NOT_FOUND", "Schema not found: models"), "refuses to make the model .*Schema not found: models"),
+        ((404, "SCHEMA_DOES_NOT_EXIST", "no schema"), "refuses to make the model .*no schema"),
+        ((400, "INVALID_ARGUMENT", "bad name"), "refuses to make the model .*bad name"),
+    ],
+)
+def test_a_registry_that_takes_no_model_is_found_before_the_training(
+    fault: tuple[int, str, str], says: str, registry: Registry, unity: UnityCatalog
+) -> None:
+    unity.fault, unity.fault_at = fault, "POST"
+    with pytest.raises(RegistryError, match=says):
+        registry.training_run("tiny", "train_model")
+    assert registry.connect().search_runs(["0", "1"]) == []
+
+
+def test_a_candidate_is_registered_when_no_promotion_sets_an_alias(
+    registry: Registry, unity: UnityCatalog, trained: TrainedModel, tmp_path: Path
+) -> None:
+    """All aliases of a model are one text in an open-source catalog: of two changes at once one would be lost."""
+    other = Registry(config_in(tmp_path, registry_uri=unity.uri, model_name=NAME, timeout_seconds=1))
+    with registry.store.promoting(), pytest.raises(GateRefused, match="another process is promoting"):
+        other.register(trained)
+    assert registry.store.model().aliases() == {}
+
+
+def test_what_somebody_wrote_into_the_comment_is_told_from_what_they_broke(
+    registry: Registry, unity: UnityCatalog, trained: TrainedModel
+) -> None:
+    registry.register(trained)
+    before = registry.find(version="1").tags
+    unity.versions[NAME][0]["comment"] += "\n\nThe version of spring."
+    assert registry.find(version="1").tags == before
+    registry.store.model().change_tags("1", {"note": "seen"})
+    assert registry.find(version="1").tags == {**before, "note": "seen"}
+    assert "The version of spring." in unity.versions[NAME][0]["comment"]
+    comment = unity.versions[NAME][0]["comment"]
+    unity.versions[NAME][0]["comment"] = comment.replace("<!-- catalog-enrichment ", "<!-- catalog-enrichment X")
+    with pytest.raises(ModelContractError, match=f"{NAME} version 1: the comment behind its description cannot be"):
+        registry.versions()
 
 
 def test_a_changed_file_of_a_version_in_unity_catalog_is_noticed(
@@ -99,7 +189,7 @@ def test_a_changed_file_of_a_version_in_unity_catalog_is_noticed(
 
 def test_without_rights_the_error_names_the_grants(registry: Registry, unity: UnityCatalog) -> None:
     registry.connect(create=True)
-    unity.refuses = True
+    unity.fault = NO_RIGHTS
     with pytest.raises(RegistryError, match=r"does not have USE SCHEMA.* it needs USE CATALOG, USE SCHEMA and EXECUTE"):
         registry.champion()
     with pytest.raises(RegistryError, match="the registry does not allow this job version 1"):
@@ -123,7 +213,10 @@ def test_a_registry_that_does_not_answer_may_work_later(tmp_path: Path, empty_st
         ({"registry_uri": "databricks-uc", "model_name": "shop.my models.tiny"}, "three levels"),
         ({"registry_uri": "sqlite:///other.db"}, "runs and versions are in one file"),
         ({"registry_uri": "unity"}, "must be databricks-uc"),
-        ({"tracking_uri": "databricks-uc", "model_name": "tiny"}, "three levels"),
+        ({"registry_uri": "databricks_uc", "model_name": "a.b.c"}, "must be databricks-uc"),
+        ({"registry_uri": "databricks-uc:prod", "model_name": "a.b.c"}, "must be databricks-uc"),
+        ({"registry_uri": ""}, "mlflow.registry_uri is empty"),
+        ({"tracking_uri": "databricks-uc"}, "Unity Catalog keeps no runs"),
     ],
 )
 def test_a_name_or_uri_that_the_registry_does_not_take_is_refused(changes: dict[str, str], says: str) -> None:
@@ -142,7 +235,7 @@ class Limited:
         self.calls_left = 10**6
 
     def _found(self, **more: Any) -> SimpleNamespace:
-        return SimpleNamespace(version="1", run_id="run", creation_timestamp=1_000, **more)
+        return SimpleNamespace(version="1", run_id="run", creation_timestamp=1_000, status="READY", **more)
 
     def search_model_versions(self, name: str, page_token: str | None = None) -> Any:
         assert (name, page_token) == (f"name='{NAME}'", None)
@@ -214,6 +307,18 @@ def test_a_process_that_is_killed_leaves_the_old_facts_or_the_new() -> None:
         break
     assert calls > 10
     assert seen == {False, True}
+
+
+def test_tags_that_somebody_changed_are_named() -> None:
+    client: Any = Limited()
+    model = UnityCatalogModel(client, NAME)
+    model.change_tags("1", facts(1))
+    client.tags = {key: value for key, value in client.tags.items() if not key.endswith("_1")}
+    with pytest.raises(ModelContractError, match=rf"{NAME} version 1: its tags catalog_enrichment\* cannot be read"):
+        model.version("1")
+    client.tags["catalog_enrichment"] = "mine"
+    with pytest.raises(ModelContractError, match="cannot be read: somebody changed it"):
+        model.version("1")
 
 
 def test_mlflows_own_registry_has_a_tag_for_each_fact(of_sqlite: Registry, trained: TrainedModel) -> None:

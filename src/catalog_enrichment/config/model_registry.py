@@ -8,6 +8,8 @@ from enum import StrEnum
 _NAME = re.compile(r"\w(?:[\w .-]*\w)?")
 _LEVEL = re.compile(r"[\w-]{1,255}")
 _ALIAS = re.compile(r"[\w-]{1,255}")
+_URI = re.compile(r"databricks(-uc)?(://\S+)?|(uc:)?https?://\S+")
+_TRACKING_OF_DATABRICKS = re.compile(r"databricks(://.*)?")
 _LIKE_A_VERSION = re.compile(r"v\d+|latest", re.IGNORECASE)
 
 
@@ -29,14 +31,25 @@ def kind_of(uri: str) -> RegistryKind:
     return kinds.get(scheme, RegistryKind.MLFLOW)
 
 
-def check_registry_uri(uri: str) -> None:
-    """Raise ValueError for a `mlflow.registry_uri` that is none."""
+def check_registry_uri(uri: str, tracking_uri: str) -> None:
+    """Raise ValueError for a `mlflow.registry_uri` that is none or may not be empty, and for a `mlflow.tracking_uri`
+    that is a registry alone."""
     if uri.startswith("sqlite:"):
         raise ValueError(
             f"mlflow.registry_uri is a sqlite file, {uri!r}: runs and versions are in one file. Leave it empty, and "
             "set mlflow.tracking_uri"
         )
-    if uri and not uri.startswith(("databricks", "uc:http://", "uc:https://", "http://", "https://")):
+    if kind_of(tracking_uri) is not RegistryKind.MLFLOW:
+        raise ValueError(
+            f"mlflow.tracking_uri = {tracking_uri!r}: Unity Catalog keeps no runs. Set mlflow.registry_uri to it, and "
+            "mlflow.tracking_uri to databricks or an MLflow server"
+        )
+    if not uri and _TRACKING_OF_DATABRICKS.fullmatch(tracking_uri):
+        raise ValueError(
+            "mlflow.registry_uri is empty, and a workspace of Databricks has two registries: set it to databricks-uc "
+            "(Unity Catalog), or to databricks for the workspace's own"
+        )
+    if uri and not _URI.fullmatch(uri):
         raise ValueError(
             "mlflow.registry_uri must be databricks-uc, databricks-uc://PROFILE, uc:http://HOST:PORT, databricks or "
             f"the URI of an MLflow server, not {uri!r}"

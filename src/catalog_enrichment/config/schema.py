@@ -32,8 +32,6 @@ from catalog_enrichment.config.source import SourceConfig
 from catalog_enrichment.config.strict import check_ranges
 from catalog_enrichment.records import stable_hash
 
-"""Names that MLflow takes and that its URIs models:/NAME/VERSION can have."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparkConfig:
@@ -56,7 +54,7 @@ class MlflowConfig:
     registry_uri: str = ""
     """Where versions are registered, if not in `tracking_uri`: `databricks-uc` or `databricks-uc://PROFILE` (Unity
     Catalog), `uc:http://HOST:PORT` (an open-source Unity Catalog server), `databricks` (a workspace's own registry), or
-    another MLflow server."""
+    another MLflow server. Needed where `tracking_uri` is `databricks`."""
     artifact_path: str = ""
     """Folder for the artifacts of a local store, also of a store that was moved or copied; leave empty with a server,
     which has its own."""
@@ -72,7 +70,7 @@ class MlflowConfig:
 
     def __post_init__(self) -> None:
         check_ranges("mlflow", self, timeout_seconds=(1, 3600))
-        model_registry.check_registry_uri(self.registry_uri)
+        model_registry.check_registry_uri(self.registry_uri, self.tracking_uri)
         model_registry.check_model_name(self.model_name, model_registry.kind_of(self.registry_uri or self.tracking_uri))
         if not self.experiment.strip() or len(self.experiment) > 500:
             raise ValueError(

@@ -7,6 +7,7 @@ with them where somebody rolls the table back to an older snapshot.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,13 +37,18 @@ _REVISION, POSITION = "catalog-enrichment.revision", "catalog-enrichment.positio
 
 _PROPERTIES = {
     _REVISION: REVISION,
-    # else pyiceberg commits a step again after another writer's, from a position that it does not start at
-    "commit.retry.num-retries": "0",
+    # with none pyiceberg does not look whether a commit that was refused is there all the same, and deletes its files
+    "commit.retry.num-retries": "1",
     # files are found by their first and last product id: by default only 16 characters of it are kept
     "write.metadata.metrics.column.product_id": "full",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
 }
+
+_REFUSED_BY_STORE = re.compile(
+    "ACCESS_DENIED|UNAUTHENTICATED|PERMISSION_DENIED|UNRECOGNIZED_CLIENT|INVALID_(?:CLIENT|ACCESS_KEY|SIGNATURE)|"
+    r"SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|MISSING_AUTHENTICATION|AuthenticationFailed|AuthorizationFailure|\b40[13]\b"
+)
 
 _TYPES = {
     pa.string(): "string", pa.int64(): "long", pa.float64(): "double", pa.timestamp("us", "UTC"): "timestamptz",
@@ -133,29 +139,41 @@ def require_newest(table: Table) -> None:
 
 
 def _require_columns(table: Table) -> None:
-    wanted = {field.name: _TYPES.get(field.type, "list<string>") for field in schema()}
-    found = {field.name: str(field.field_type) for field in table.schema().fields}
-    if found != wanted or table.properties.get(_REVISION) is None:
+    if (revision := table.properties.get(_REVISION)) is None:
         raise DataContractError(
-            f"the table {_named(table)} was not made by this program: it has the columns {found}. Set "
+            f"the table {_named(table)} was not made by this program: it lacks the property {_REVISION}. Set "
             "delivery.iceberg.table to a name that is free, and run deliver_values --migrate"
         )
-    if table.properties[_REVISION] != REVISION:
+    if revision != REVISION:
         raise DataContractError(
-            f"the table {_named(table)} has the revision {table.properties[_REVISION]}, which this program does not "
-            f"know: it needs {REVISION}. Install the program that made it"
+            f"the table {_named(table)} has the revision {revision}, which this program does not know: it needs "
+            f"{REVISION}. Install the program that made it"
+        )
+    wanted = {(field.name, _TYPES.get(field.type, "list<string>")) for field in schema()}
+    found = {(field.name, str(field.field_type)) for field in table.schema().fields}
+    if found != wanted:
+        missing, more = (", ".join(" ".join(column) for column in sorted(columns)) or "none"
+                         for columns in (wanted - found, found - wanted))  # fmt: skip
+        raise DataContractError(
+            f"somebody changed the columns of the table {_named(table)}: missing {missing}; unknown {more}. Change "
+            "them back, or set delivery.iceberg.table to another name and run deliver_values --migrate"
         )
 
 
 def delivered_snapshot(table: Table) -> Snapshot | None:
-    """Return the newest snapshot that a delivery made, of those that the table's present state comes from.
+    """Return the newest snapshot that a delivery made, if the table's present rows are those of this snapshot.
 
-    None if nothing was delivered, or if snapshots up to it have expired: the next delivery replaces everything.
+    None if nothing was delivered, if snapshots up to it have expired, or if another program has changed rows since:
+    the next delivery compares everything. A compaction leaves the rows as they are.
     """
+    from pyiceberg.table.snapshots import Operation
+
     snapshot = table.current_snapshot()
-    while snapshot is not None:
-        if snapshot.summary is not None and POSITION in snapshot.summary.additional_properties:
+    while snapshot is not None and snapshot.summary is not None:
+        if POSITION in snapshot.summary.additional_properties:
             return snapshot
+        if snapshot.summary.operation is not Operation.REPLACE:
+            return None
         parent = snapshot.parent_snapshot_id
         snapshot = None if parent is None else table.metadata.snapshot_by_id(parent)
     return None
@@ -207,6 +225,15 @@ def translated(problem: Exception, settings: IcebergConfig, secret: str) -> Cata
         | OperationalError,
     ):
         return TemporaryFailure(f"{what}. Nothing of this step was applied, or all of it; run again")
+    if isinstance(problem, FileNotFoundError):
+        return DataContractError(
+            f"{what}. Check delivery.iceberg.warehouse. If a file of the table was deleted, roll the table back to a "
+            "snapshot whose files are there, or drop it, and run deliver_values --migrate"
+        )
+    if isinstance(problem, OSError) and problem.errno is None:  # the client of an object store gives no number
+        if _REFUSED_BY_STORE.search(str(problem)):
+            return ConfigError(f"{what}. Check the credentials of the store with the files, and their rights")
+        return TemporaryFailure(f"{what}. Nothing of this step was applied; run again when the store answers")
     if isinstance(problem, of_iceberg.RESTError | requests.RequestException | UnreadableAnswer):
         return ConfigError(f"{what}. Is delivery.iceberg.uri the address of an Iceberg REST catalog?")
     return None

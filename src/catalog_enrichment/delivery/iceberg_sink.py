@@ -17,6 +17,7 @@ from catalog_enrichment.delivery import iceberg
 from catalog_enrichment.delivery.feed import Position, Step
 from catalog_enrichment.delivery.iceberg_files import Rewriting, ordered
 from catalog_enrichment.delivery.sink import Applied, moved
+from catalog_enrichment.monitoring import logs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,8 +62,15 @@ class IcebergSink:
         iceberg.require_newest(self._table())
 
     def position(self) -> Position | None:
-        """Return the position of what the table holds; None if nothing was delivered yet."""
-        return iceberg.position(self._table())
+        """Return the position of what the table holds; None if nothing was delivered yet, or if that is not known."""
+        table = self._table()
+        found = iceberg.position(table)
+        if found is None and table.current_snapshot() is not None:
+            logs.say(
+                f"warning: another program changed rows of the table {self._name}, or snapshots of deliveries have "
+                "expired: all rows are compared"
+            )
+        return found
 
     def status(self) -> dict[str, Any]:
         """Return when the position was moved, and how many rows the table has."""
@@ -91,7 +99,7 @@ class IcebergSink:
             raise
         try:
             self._commit(table, step, rewriting)
-        except (CommitFailedException, ValidationException):  # after any other error it may have gone through
+        except (CommitFailedException, ValidationException):  # after any other error it may be there
             rewriting.remove_written()
             raise moved(since, None) from None
         return rewriting.applied
@@ -106,6 +114,9 @@ class IcebergSink:
             table.transaction() as transaction,
             transaction.update_snapshot(snapshot_properties=summary).overwrite() as snapshot,
         ):
+            # pyiceberg tries a commit that was refused once more. It looks first whether the snapshot is there all the
+            # same, as where a proxy has sent the request twice; else it would commit on top of what is there by then
+            snapshot._refresh_for_retry = _refuse
             for file in rewriting.added:
                 snapshot.append_data_file(file)
             for file in rewriting.gone:
@@ -113,3 +124,9 @@ class IcebergSink:
 
     def _table(self) -> Table:
         return self._catalog.load_table(self._name)
+
+
+def _refuse() -> None:
+    from pyiceberg.exceptions import CommitFailedException
+
+    raise CommitFailedException("the table is not as it was when its position was read")

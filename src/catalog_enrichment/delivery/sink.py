@@ -93,6 +93,6 @@ def moved(since: Position | None, found: Position | None) -> TemporaryFailure:
     """Return the error for a sink that is no longer at ``since``, but at ``found``, if that is known."""
     now = f", now it is at {found}" if found else ""
     return TemporaryFailure(
-        f"the table was at position {since or 'none'} when this delivery began{now}: another delivery moved it. "
-        "Nothing was applied; run again"
+        f"the table was at position {since or 'none'} when this delivery began{now}: another delivery or program "
+        "changed it. Nothing was applied; run again"
     )

@@ -69,7 +69,7 @@ def _follow(connection: sqlite3.Connection, artifacts: Path, experiment: str) ->
     if not {table for table, _ in ARTIFACT_PLACES} <= tables:  # no store yet, or another MLflow's, which says so
         return None
     found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
-    old = _folder(found[0]) if found else None
+    old = folder_of(found[0]) if found else None
     if old is None or old == artifacts:
         return None
     if not artifacts.is_dir() and connection.execute("SELECT count(*) FROM logged_models").fetchone()[0]:
@@ -79,20 +79,20 @@ def _follow(connection: sqlite3.Connection, artifacts: Path, experiment: str) ->
         below = f"SELECT rowid, {column} FROM {table} WHERE {column} = ? OR {column} LIKE ? ESCAPE '!'"
         for row, place in connection.execute(below, (before, f"{_escaped(before)}/%")).fetchall():
             moved = after + place.removeprefix(before)
-            if table == "experiments" or _is_folder(moved) or not _is_folder(place):
+            if table == "experiments" or is_folder(moved) or not is_folder(place):
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (moved, row))
     return old
 
 
-def _folder(location: str) -> Path | None:
+def folder_of(location: str) -> Path | None:
     """Return the folder of a place; None for a place that is no local folder."""
     parts = urlsplit(location)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
-def _is_folder(location: str) -> bool:
+def is_folder(location: str) -> bool:
     """Return whether there is a folder at a place; False where it may not be looked at."""
-    folder = _folder(location)
+    folder = folder_of(location)
     return folder is not None and os.path.isdir(folder)  # noqa: PTH112  Path.is_dir raises where it may not look
 
 

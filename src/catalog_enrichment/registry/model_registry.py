@@ -7,6 +7,7 @@ batch jobs resolve; promotion.py moves the champion alias.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +138,11 @@ class Registry:
     # registering
 
     def training_run(self, recipe: str, job: str) -> MlflowRun:
-        """Start the MLflow run of a training: a context manager that ends it. ``job``: the job's name."""
+        """Start the MLflow run of a training: a context manager that ends it. ``job``: the job's name.
+
+        Makes the registered model if there is none. Raises RegistryError if the registry does not take it.
+        """
+        self.store.model(create=True).make()
         now = datetime.now(UTC)
         return self.store.start_run(RunStart(name=f"{recipe} {now:%Y-%m-%d %H:%M:%S}", at=now, recipe=recipe, job=job))
 
@@ -163,8 +168,9 @@ class Registry:
         else:
             logged = self.store.log(run, trained)
         model = self.store.model(create=True)
-        version = model.add(logged.model_uri, logged.run_id, hashes | evidence.to_tags(), model_card(trained))
-        model.set_alias(CANDIDATE, version)
+        version = model.add(logged, hashes | evidence.to_tags(), model_card(trained))
+        with self.store.promoting() if model.ALIASES_ARE_ONE_TEXT else nullcontext():
+            model.set_alias(CANDIDATE, version)
         return ModelVersion(self.name, version, logged.run_id, f"models:/{self.name}/{version}")
 
     def log_page(self, version: ModelVersion, page: Path) -> None:

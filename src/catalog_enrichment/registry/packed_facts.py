@@ -19,9 +19,12 @@ from catalog_enrichment.errors import ModelContractError
 
 _HEAD, _PIECE = "catalog_enrichment", "catalog_enrichment_"
 _LONGEST = 1000
+_CHANGED = "cannot be read: somebody changed it, and it has what the jobs keep. Use another version"
 MOST_PIECES = 24
 """So that the old and the new ones are fewer than 50 tags."""
-_BEHIND = re.compile(r"\s*<!-- catalog-enrichment ([A-Z2-7]*) -->\s*\Z")
+_BEHIND = re.compile(r"\s*<!-- catalog-enrichment (\w*) -->")
+_LONGEST_TEXT = 65_535
+"""Characters that an open-source server takes as a description."""
 
 
 def to_tags(facts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
@@ -50,19 +53,34 @@ def of_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the facts that tags hold; none where :func:`to_tags` has written none."""
     if _HEAD not in tags:
         return {}
-    generation, count = _head(tags)
-    return _unpacked("".join(tags[f"{_PIECE}{generation}_{number}"] for number in range(count)))
+    try:
+        generation, count = _head(tags)
+        return _unpacked("".join(tags[f"{_PIECE}{generation}_{number}"] for number in range(count)))
+    except (KeyError, ValueError, zlib.error):
+        raise ModelContractError(f"its tags {_HEAD}* {_CHANGED}") from None
 
 
 def to_text(description: str, facts: Mapping[str, str]) -> str:
-    """Return a description with ``facts`` behind it, in a comment of Markdown."""
-    return f"{description}\n\n<!-- catalog-enrichment {_packed(facts)} -->"
+    """Return a description with ``facts`` behind it, in a comment of Markdown.
+
+    Raises ModelContractError for facts that do not fit.
+    """
+    text = f"{description}\n\n<!-- catalog-enrichment {_packed(facts)} -->"
+    if len(text) > _LONGEST_TEXT:
+        raise ModelContractError(
+            f"what is kept with a model version has {len(text):,} characters, and the description of an open-source "
+            f"Unity Catalog holds {_LONGEST_TEXT:,}: a version of fewer attributes fits"
+        )
+    return text
 
 
 def of_text(description: str | None) -> dict[str, str]:
     """Return the facts behind a description; none where there are none."""
-    found = _BEHIND.search(description or "")
-    return _unpacked(found[1]) if found else {}
+    found = _BEHIND.findall(description or "")
+    try:
+        return _unpacked(found[-1]) if found else {}
+    except (ValueError, zlib.error):
+        raise ModelContractError(f"the comment behind its description {_CHANGED}") from None
 
 
 def without(description: str | None) -> str:

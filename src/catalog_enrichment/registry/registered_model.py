@@ -7,6 +7,7 @@ Catalog server has neither tags nor aliases: facts stand behind a version's desc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +15,30 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import failures
-from catalog_enrichment.errors import NoModelError, RegistryError
-from catalog_enrichment.registry import packed_facts
+from catalog_enrichment.errors import ModelContractError, NoModelError, RegistryError
+from catalog_enrichment.registry import local_store, packed_facts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
-"""Codes of MLflow's errors where there is no such model, version or alias; the second for an alias."""
+    from catalog_enrichment.registry.mlflow_run import LoggedModel
+
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+"""Codes of MLflow's errors where there is no such model or version."""
+_EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
+_READY = "READY"
+"""The status of a version whose files were uploaded."""
 _RUN = "mlflow_run"
 """Tag with the id of the run that logged the version: Unity Catalog keeps it for some kinds of model alone."""
 _FORBIDDEN = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
+_WRONG = re.compile(
+    r"\w*DOES_NOT_EXIST|NOT_FOUND|INVALID_ARGUMENT|INVALID_PARAMETER_VALUE|FAILED_PRECONDITION|UNIMPLEMENTED|"
+    "NOT_IMPLEMENTED|FEATURE_DISABLED|QUOTA_EXCEEDED"
+)
+"""Codes of answers that stay the same when the request is repeated; MLflow gives many of them the status 500."""
+_MOST_NAMED = 20
+"""Models that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,33 +65,48 @@ class RegisteredModel:
 
     RIGHTS = ""
     """The rights that the jobs need, where the registry has some."""
+    ALIASES_ARE_ONE_TEXT = False
+    """True where two processes that set aliases at once may overwrite each other's."""
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self.client, self.name = client, name
 
-    def add(self, model_uri: str, run_id: str, tags: Mapping[str, str], description: str) -> str:
-        """Make a model that the MLflow run logged the next version; return its number."""
-        tags = {**tags, _RUN: run_id}
-        with _asking(self, f"a new version of {self.name!r}"):
-            version = self._add(model_uri, self._stored(tags))
-            self._describe(version, description, tags)
-        return version
+    def make(self) -> None:
+        """Make the model if there is none: a user without the right to is told before the training."""
+        from mlflow.exceptions import MlflowException
+
+        with _asking(self, f"to make the model {self.name!r}", makes=True):
+            try:
+                self.client.create_registered_model(self.name)
+            except MlflowException as problem:
+                if problem.error_code not in _EXISTS:
+                    raise
+
+    def add(self, logged: LoggedModel, tags: Mapping[str, str], description: str) -> str:
+        """Make a model that an MLflow run logged the next version; return its number."""
+        with _asking(self, f"to make a version of model {self.name!r}", makes=True):
+            return self._add(logged, {**tags, _RUN: logged.run_id}, description)
 
     def version(self, number: str) -> RegisteredVersion:
         """Return the version with this number."""
+        if not number.isdecimal():
+            raise NoModelError(f"{number!r} is no number of a version of model {self.name!r}")
         with _asking(self, f"version {number} of model {self.name!r}"):
-            return self._read(self.client.get_model_version(self.name, number))
+            return self._read(self._get(number))
 
     def version_of(self, alias: str) -> RegisteredVersion:
         """Return the version that has the alias."""
         with _asking(self, f"alias {alias!r} of model {self.name!r}"):
-            return self._version_of(alias)
+            number = self._aliases().get(alias)
+            if number is None:
+                raise NoModelError(f"no alias {alias!r} of model {self.name!r}: {self.available()}")
+            return self._read(self._get(number))
 
     def versions(self) -> list[RegisteredVersion]:
-        """Return all versions; none if there is no such model."""
+        """Return all versions whose files are there; none if there is no such model."""
         try:
             with _asking(self, f"versions of model {self.name!r}"):
-                return [self._read(found) for found in self._pages()]
+                return [self._read(found) for found in self._pages() if found.status == _READY]
         except NoModelError:
             return []
 
@@ -99,30 +127,38 @@ class RegisteredModel:
 
     def available(self) -> str:
         """Name the versions and aliases of the model, or the models that there are in its place."""
-        models = sorted(model.name for model in self.client.search_registered_models())
-        if self.name not in models:
-            known = ", ".join(models) or "no models yet"
-            return f"the registry has {known}. Run train_model first, or check model_name"
-        versions = sorted((str(found.version) for found in self._pages()), key=int)
-        return f"it has versions {', '.join(versions) or 'none'} and aliases {self._aliases() or 'none'}"
+        from mlflow.exceptions import MlflowException
+
+        try:
+            aliases = self._aliases() or "none"
+            versions = sorted((str(found.version) for found in self._pages()), key=int)
+            return f"it has versions {', '.join(versions) or 'none'} and aliases {aliases}"
+        except MlflowException:
+            advice = "Run train_model first, or check mlflow.model_name"
+        try:
+            models = sorted(model.name for model in self.client.search_registered_models())
+        except MlflowException:  # not every user of Unity Catalog may list them
+            return advice
+        more = f" and {len(models) - _MOST_NAMED} more" if len(models) > _MOST_NAMED else ""
+        return f"the registry has {', '.join(models[:_MOST_NAMED]) or 'no models yet'}{more}. {advice}"
 
     # what differs between registries; MLflow's errors pass through
 
-    def _stored(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """Return the tags of a new version."""
-        return dict(tags)
-
-    def _add(self, model_uri: str, stored: dict[str, str]) -> str:
+    def _add(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
         import mlflow
 
-        return str(mlflow.register_model(model_uri, self.name, tags=stored or None).version)
+        version = str(mlflow.register_model(logged.model_uri, self.name, tags=tags).version)
+        self.client.update_model_version(self.name, version, description)
+        return version
 
-    def _describe(self, number: str, description: str, tags: Mapping[str, str]) -> None:
-        del tags  # they are tags already
-        self.client.update_model_version(self.name, number, description)
-
-    def _version_of(self, alias: str) -> RegisteredVersion:
-        return self._read(self.client.get_model_version_by_alias(self.name, alias))
+    def _get(self, number: str) -> Any:
+        found = self.client.get_model_version(self.name, number)
+        if found.status != _READY:
+            raise RegistryError(
+                f"version {number} of model {self.name!r} has the status {found.status}: its files were not all "
+                "uploaded. Use another version, or register a new one"
+            )
+        return found
 
     def _pages(self) -> Iterator[Any]:
         token = None
@@ -133,7 +169,10 @@ class RegisteredModel:
                 return
 
     def _read(self, found: Any) -> RegisteredVersion:
-        tags = self._tags(found)
+        try:
+            tags = self._tags(found)
+        except ModelContractError as problem:
+            raise ModelContractError(f"{self.name} version {found.version}: {problem}") from None
         return RegisteredVersion(
             name=self.name,
             version=str(found.version),
@@ -160,16 +199,37 @@ class RegisteredModel:
                 self.client.set_model_version_tag(self.name, number, key, value)
 
 
-class UnityCatalogModel(RegisteredModel):
-    """A registered model of Databricks' Unity Catalog, with a name of three levels."""
+class _CatalogModel(RegisteredModel):
+    """A registered model of a Unity Catalog, with a name of three levels. The catalog keeps the files itself."""
 
     RIGHTS = (
         "In Unity Catalog it needs USE CATALOG, USE SCHEMA and EXECUTE on the model; to register versions CREATE "
         "MODEL on the schema, and to promote to own the model"
     )
 
-    def _stored(self, tags: Mapping[str, str]) -> dict[str, str]:
-        return packed_facts.to_tags(tags, before={})
+    def _folder(self, logged: LoggedModel) -> str:
+        """Return the folder of a logged model in a local store; empty where a server keeps it."""
+        place = self.client.get_logged_model(logged.model_uri.removeprefix("models:/")).artifact_location
+        return str(local_store.folder_of(place)) if local_store.is_folder(place) else ""
+
+    def _upload(self, source: str, run_id: str, description: str, tags: dict[str, str] | None = None) -> str:
+        """Make a version of the files at ``source``: a folder, or the URI of a logged model.
+
+        MLflow deletes what it has uploaded, as its own copy, unless ``source`` is the path of a folder: of a local
+        store it makes no copy.
+        """
+        created = self.client.create_model_version(self.name, source, run_id, tags=tags, description=description)
+        return str(created.version)
+
+
+class UnityCatalogModel(_CatalogModel):
+    """A registered model of Databricks' Unity Catalog."""
+
+    def _add(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
+        stored = packed_facts.to_tags(tags, before={})
+        if folder := self._folder(logged):
+            return self._upload(folder, logged.run_id, description, stored)
+        return super()._add(logged, stored, description)
 
     def _pages(self) -> Iterator[Any]:
         for found in super()._pages():  # a search gives no tags
@@ -186,26 +246,17 @@ class UnityCatalogModel(RegisteredModel):
         super()._change_tags(number, dict.fromkeys(packed_facts.outdated(before, stored)))
 
 
-class OpenCatalogModel(RegisteredModel):
-    """A registered model of an open-source Unity Catalog server, with a name of three levels."""
+class OpenCatalogModel(_CatalogModel):
+    """A registered model of an open-source Unity Catalog server."""
 
-    RIGHTS = UnityCatalogModel.RIGHTS
+    ALIASES_ARE_ONE_TEXT = True
 
-    def _stored(self, tags: Mapping[str, str]) -> dict[str, str]:
-        del tags  # they are written behind the description
-        return {}
-
-    def _describe(self, number: str, description: str, tags: Mapping[str, str]) -> None:
-        self.client.update_model_version(self.name, number, packed_facts.to_text(description, tags))
+    def _add(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
+        source = self._folder(logged) or logged.model_uri
+        return self._upload(source, logged.run_id, packed_facts.to_text(description, tags))
 
     def _tags(self, found: Any) -> dict[str, str]:
         return packed_facts.of_text(found.description)
-
-    def _version_of(self, alias: str) -> RegisteredVersion:
-        number = self._aliases().get(alias)
-        if number is None:
-            raise NoModelError(f"no alias {alias!r} of model {self.name!r}: {self.available()}")
-        return self._read(self.client.get_model_version(self.name, number))
 
     def _aliases(self) -> dict[str, str]:
         return packed_facts.of_text(self.client.get_registered_model(self.name).description)
@@ -218,7 +269,7 @@ class OpenCatalogModel(RegisteredModel):
     def _change_tags(self, number: str, tags: Mapping[str, str | None]) -> None:
         text = self.client.get_model_version(self.name, number).description
         facts = _changed(packed_facts.of_text(text), tags)
-        self._describe(number, packed_facts.without(text), facts)
+        self.client.update_model_version(self.name, number, packed_facts.to_text(packed_facts.without(text), facts))
 
 
 def _changed(facts: Mapping[str, str], tags: Mapping[str, str | None]) -> dict[str, str]:
@@ -226,20 +277,21 @@ def _changed(facts: Mapping[str, str], tags: Mapping[str, str | None]) -> dict[s
 
 
 @contextmanager
-def _asking(model: RegisteredModel, wanted: str) -> Iterator[None]:
-    """Turn MLflow's errors inside the block into this program's; ``wanted``: what is asked for."""
+def _asking(model: RegisteredModel, wanted: str, makes: bool = False) -> Iterator[None]:
+    """Turn MLflow's errors inside the block into this program's; ``wanted``: what is asked for, or to be made."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as problem:
-        raise _translated(problem, model, wanted) from problem
+        raise _translated(problem, model, wanted, makes) from problem
 
 
-def _translated(problem: MlflowException, model: RegisteredModel, wanted: str) -> Exception:
-    if problem.error_code in _NOT_FOUND:
+def _translated(problem: MlflowException, model: RegisteredModel, wanted: str, makes: bool) -> Exception:
+    if problem.error_code in _NOT_FOUND and not makes:
         return NoModelError(f"no {wanted}: {model.available()}")
     if model.RIGHTS and problem.error_code in _FORBIDDEN:
         return RegistryError(f"the registry does not allow this job {wanted}: {problem.message}. {model.RIGHTS}")
-    unusable = RegistryError(f"the MLflow registry cannot be asked for {wanted}: {problem}")
-    return failures.recognised(problem) or unusable
+    refused = RegistryError(f"the registry refuses {wanted}: {problem.message}")
+    code = str(getattr(problem, "json", {}).get("error_code", problem.error_code))  # also one that MLflow does not know
+    return refused if _WRONG.fullmatch(code) else failures.recognised(problem) or refused
