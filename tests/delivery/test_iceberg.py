@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.table.snapshots import Operation, Summary
+from sqlalchemy.exc import OperationalError
 
 from catalog_enrichment.delivery import deliver, differences, feed, iceberg, iceberg_files, iceberg_sink
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
@@ -426,6 +427,16 @@ def test_what_a_store_answers(answer: str | OSError, kind: type, tmp_path: Path)
 def test_a_config_that_cannot_be_used(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         config_of(tmp_path, **settings)
+
+
+def test_a_catalog_file_that_cannot_be_opened_or_is_in_use(iceberg_table: IcebergTable) -> None:
+    config = config_of(iceberg_table.folder, uri=f"sqlite:///{iceberg_table.folder}/no/such/catalog.db")
+    with pytest.raises(
+        ConfigError, match=r"values at /\S+/no/such/catalog\.db: .*a file that can be written"
+    ):
+        deliver.migrate(config, say=lambda _: None)
+    locked = OperationalError("UPDATE", {}, Exception("database is locked"))
+    assert type(iceberg.translated(locked, config.iceberg, "")) is TemporaryFailure
 
 
 def test_without_an_address_or_the_tokens_variable(tmp_path: Path) -> None:

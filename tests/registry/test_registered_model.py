@@ -15,6 +15,7 @@ import pytest
 from catalog_enrichment.config.schema import MlflowConfig
 from catalog_enrichment.errors import GateRefused, ModelContractError, NoModelError, RegistryError, TemporaryFailure
 from catalog_enrichment.records import stable_hash
+from catalog_enrichment.registry import packed_facts
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.registered_model import RegisteredModel, UnityCatalogModel
@@ -175,6 +176,13 @@ def test_what_somebody_wrote_into_the_comment_is_told_from_what_they_broke(
     unity.versions[NAME][0]["comment"] = comment.replace("<!-- catalog-enrichment ", "<!-- catalog-enrichment X")
     with pytest.raises(ModelContractError, match=f"{NAME} version 1: the comment behind its description cannot be"):
         registry.versions()
+
+
+def test_facts_behind_a_description_are_the_last_comment_and_fit_a_servers_column() -> None:
+    text = packed_facts.to_text("<!-- catalog-enrichment PCOA --> of another version", facts(1))
+    assert packed_facts.of_text(text) == facts(1)
+    with pytest.raises(ModelContractError, match="an open-source Unity Catalog holds 65,535"):
+        packed_facts.to_text("", {f"more {n}": "".join(stable_hash(n, part) for part in range(100)) for n in range(12)})
 
 
 def test_a_changed_file_of_a_version_in_unity_catalog_is_noticed(

@@ -102,7 +102,8 @@ def _secret(variable: str) -> str:
 def place(settings: IcebergConfig) -> str:
     """Return the table and its catalog, without user and password."""
     parts = urlsplit(settings.uri)
-    return f"{settings.table} at {parts.netloc.rpartition('@')[2]}{parts.path}"
+    path = parts.path.replace("//", "/", 1) if parts.scheme == "sqlite" else parts.path
+    return f"{settings.table} at {parts.netloc.rpartition('@')[2]}{path}"
 
 
 def migrate(catalog: Catalog, name: str) -> tuple[str | None, str]:
@@ -204,6 +205,10 @@ def translated(problem: Exception, settings: IcebergConfig, secret: str) -> Cata
     lines = [line for line in str(problem).splitlines() if line.strip()]
     answer = masked(lines[0] if lines else type(problem).__name__, [secret] if secret else [])[:300]
     what = f"Iceberg, {place(settings)}: {answer}"
+    if isinstance(problem, OperationalError) and "locked" not in str(problem):
+        return ConfigError(f"{what}. Is delivery.iceberg.uri a file that can be written, of an Iceberg catalog?")
+    if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+        return ConfigError(f"{what}. Name the authority of the server's certificate in REQUESTS_CA_BUNDLE")
     if isinstance(problem, of_iceberg.NoSuchTableError | of_iceberg.NoSuchNamespaceError):
         return DataContractError(f"{what}. Run deliver_values --migrate")
     if isinstance(
