@@ -431,9 +431,7 @@ def test_a_config_that_cannot_be_used(settings: dict[str, Any], message: str, tm
 
 def test_a_catalog_file_that_cannot_be_opened_or_is_in_use(iceberg_table: IcebergTable) -> None:
     config = config_of(iceberg_table.folder, uri=f"sqlite:///{iceberg_table.folder}/no/such/catalog.db")
-    with pytest.raises(
-        ConfigError, match=r"values at /\S+/no/such/catalog\.db: .*a file that can be written"
-    ):
+    with pytest.raises(ConfigError, match=r"values at /\S+/no/such/catalog\.db: .*a file that can be written"):
         deliver.migrate(config, say=lambda _: None)
     locked = OperationalError("UPDATE", {}, Exception("database is locked"))
     assert type(iceberg.translated(locked, config.iceberg, "")) is TemporaryFailure
