@@ -5,6 +5,7 @@ Which GPU a worker takes is proven without a GPU, by a discovery script that cla
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
@@ -87,6 +88,14 @@ def test_a_folder_is_loaded_once_per_process(tmp_path: Path) -> None:
     first = udf.task_predictor("hash", folder, "cpu", "fp32")
     assert udf.task_predictor("hash", folder, "cpu", "fp32") is first
     assert udf.task_predictor("another hash", folder, "cpu", "fp32") is not first
+
+
+def test_the_collections_of_garbage_after_every_task_leave_out_what_was_loaded(tmp_path: Path) -> None:
+    folder = sample_catalog.random_artifact(sample_catalog.build(tmp_path / "sample"), tmp_path, seed=4)
+    gc.unfreeze()
+    udf.task_predictor("a third hash", folder, "cpu", "fp32")
+    assert gc.get_freeze_count() > 100_000
+    gc.unfreeze()
 
 
 def test_a_worker_that_is_no_machine_for_the_number_type_refuses(

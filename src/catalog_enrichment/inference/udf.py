@@ -7,6 +7,7 @@ captures: a global of ``__main__`` would be new in every task.
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,11 @@ def task_predictor(artifact_hash: str, directory: Path, device: str, numbers: st
     # a picture with too many pixels gets a reason of its own in place of Pillow's warning
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     compute_types.require(numbers, device)
-    return load_predictor(directory, device, numbers)
+    predictor = load_predictor(directory, device, numbers)
+    # Spark's worker collects garbage after every task, of whatever kind: 0.3 s with torch, if what stays is looked at
+    gc.collect()
+    gc.freeze()
+    return predictor
 
 
 def task_device() -> str:
