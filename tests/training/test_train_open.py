@@ -9,12 +9,14 @@ import pytest
 
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.dictionary import Dictionary
+from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.inference.engine import UndecodedBatch, score_batches
 from catalog_enrichment.models import artifact
 from catalog_enrichment.models.predictor import load_predictor
 from catalog_enrichment.records import ANY_VALUE, LabelUse, Modality
 from catalog_enrichment.registry.trained_model import TrainedModel
 from catalog_enrichment.training.certification import EarlierCandidates
+from catalog_enrichment.training.fit import Fitted
 from catalog_enrichment.training.train import train
 
 from .open_products import CLOSED, MIXED, OPEN, brand_of, config, listing, listings, width_of
@@ -130,3 +132,15 @@ def test_mistakes_of_open_attributes_are_shown(mixed: TrainedModel) -> None:
     for row in mixed.tables["mistakes"]:
         if row["attribute"] == "width":
             assert row["predicted"] != row["true"][0]
+
+
+def test_an_encoder_that_cannot_be_loaded_ends_the_training_before_anything_is_fitted(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    (tmp_path / "extract.toml").write_text('name = "lost"\n[text]\nname = "./nothing_here"\n')
+    earlier = EarlierCandidates(use_labels=lambda _a, _p, _c, current: LabelUse(1, current))
+
+    def fit(*_args: object, **_named: object) -> Fitted:
+        raise AssertionError("a network was fitted")
+
+    with pytest.raises(ConfigError, match=r"lost: model\.text\.name: .*nothing_here"):
+        train(batches(listings()[:300]), MIXED, settings, tmp_path / "w", earlier, silent, fit)

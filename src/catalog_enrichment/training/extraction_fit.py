@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catalog_enrichment.errors import DataContractError
-from catalog_enrichment.inputs.text import clean_text
+from catalog_enrichment.errors import ConfigError, DataContractError
+from catalog_enrichment.inputs.text import TextTokenizer, clean_text
 from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.extraction.extractor import Extractor, Judged
 from catalog_enrichment.models.extraction.lexicon import Counts, Known, Lexicon
@@ -26,7 +26,7 @@ from catalog_enrichment.models.extraction.network import ExtractionNet
 from catalog_enrichment.models.extraction.places import Meanings, Own, PlaceFinder
 from catalog_enrichment.models.extraction.recipe import ExtractionFit, ExtractionRecipe
 from catalog_enrichment.models.extraction.words import key_of, runs, shape_of, split
-from catalog_enrichment.models.text_encoders import build_text_encoder, build_tokenizer
+from catalog_enrichment.models.text_encoders import TextEncoder, build_text_encoder, build_tokenizer
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.values import same
 from catalog_enrichment.values.kinds import Kind, OpenRule
@@ -71,8 +71,8 @@ def fit_extractor(
         raise DataContractError(f"no product of the train fold has a value of {', '.join(rules)}")
     torch.manual_seed(recipe.fit.seed)
     texts = [text for product in train.tolist() for text in (data.titles[product], data.descriptions[product])]
-    tokenizer = build_tokenizer(recipe.text, texts)
-    net = ExtractionNet(build_text_encoder(recipe.text, len(tokenizer)), len(rules))
+    tokenizer, encoder = _encoder(recipe, texts)
+    net = ExtractionNet(encoder, len(rules))
     lexicon = _lexicon(data, train, recipe)
     device = compute_types.default_device()
     numbers = compute_types.fastest(device) if recipe.fit.precision == "auto" else recipe.fit.precision
@@ -81,6 +81,20 @@ def fit_extractor(
     if len(validation):
         extractor.temperature = _temperature(extractor, data, validation)
     return extractor
+
+
+def check_buildable(recipe: ExtractionRecipe) -> None:
+    """Build the text encoder, so that an unusable one raises ConfigError before the first fit."""
+    _encoder(recipe, [recipe.name])
+
+
+def _encoder(recipe: ExtractionRecipe, texts: Sequence[str]) -> tuple[TextTokenizer, TextEncoder]:
+    """Return the tokenizer, which one from scratch learns from ``texts``, and the encoder."""
+    try:
+        tokenizer = build_tokenizer(recipe.text, texts)
+        return tokenizer, build_text_encoder(recipe.text, len(tokenizer))
+    except ConfigError as problem:
+        raise ConfigError(f"{recipe.name}: {problem}") from None
 
 
 @dataclass(slots=True)

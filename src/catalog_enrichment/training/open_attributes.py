@@ -15,7 +15,7 @@ from catalog_enrichment.models.extraction.recipe import ExtractionRecipe, load_e
 from catalog_enrichment.models.spec import Head
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
-from catalog_enrichment.training.extraction_fit import fit_extractor
+from catalog_enrichment.training.extraction_fit import check_buildable, fit_extractor
 from catalog_enrichment.training.labels import Labels, judged
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.task import Split, not_learned, settings_of
@@ -34,11 +34,15 @@ class OpenAttributes:
     def of(cls, config: Config, split: Split, labels: Mapping[str, Labels]) -> OpenAttributes | None:
         """Return the open attributes of ``labels`` that can be learned; None if there are none.
 
-        Raises ConfigError for an unusable recipe.
+        Raises ConfigError for an unusable recipe, and for an encoder that cannot be loaded.
         """
         why_not = not_learned(labels, split.folds.train)
         learned = {name: label for name, label in labels.items() if label.is_open and name not in why_not}
-        return cls(recipe_of(config), learned) if learned else None
+        if not learned:
+            return None
+        recipe = recipe_of(config)
+        check_buildable(recipe)
+        return cls(recipe, learned)
 
     @property
     def heads(self) -> dict[str, Head]:
