@@ -46,15 +46,19 @@ def config(tmp_path: Path) -> Config:
 class Session:
     """A Spark session with a metastore, as far as it is asked; ``refuses`` is in what it does not execute."""
 
-    def __init__(self, refuses: str = "nothing", **settings: str) -> None:
+    def __init__(self, refuses: str = "nothing", place: str = "", **settings: str) -> None:
         self.settings = {"spark.sql.catalogImplementation": "hive"} | settings
         self.conf = SimpleNamespace(get=lambda name, default: self.settings.get(name, default))
-        self.refuses, self.executed = refuses, list[str]()
+        self.refuses, self.place, self.executed = refuses, place, list[str]()
 
-    def sql(self, statement: str) -> None:
+    def sql(self, statement: str) -> Any:
         if self.refuses in statement:
             raise RuntimeError("[NO] not here\nmore")
+        if statement.startswith("DESCRIBE DETAIL"):
+            (created,) = re.findall(r"LOCATION '([^']*)'", self.executed[-1])
+            return SimpleNamespace(first=lambda: {"location": self.place or created})
         self.executed.append(statement)
+        return None
 
 
 def registered(config: Config, versions: Versions, session: Any, **settings: Any) -> tuple[dict[str, Any], list[str]]:
@@ -110,6 +114,17 @@ def test_a_catalog_of_the_session_is_a_metastore_too(config: Config, versions: V
     settings = {"spark.sql.catalogImplementation": "in-memory", "spark.sql.catalog.main": "a.Class"}
     assert registered(config, versions, Session(**settings))[0]["executed"]
     assert not registered(config, versions, Session(**settings), namespace="other.shop")[0]["executed"]
+
+
+def test_a_table_of_that_name_elsewhere_is_an_error(config: Config, versions: Versions, tmp_path: Path) -> None:
+    says = r"`main`\.`shop`\.`current_values` is another table, at s3://other/current_values and not at file:///"
+    with pytest.raises(ConfigError, match=says):
+        registered(config, versions, Session(place="s3://other/current_values"))
+    with pytest.raises(ConfigError, match=r"is another table, at an unknown place \(\[NO\] not here\)"):
+        registered(config, versions, Session(refuses="DESCRIBE"))
+    for place, spelled in ((f"file://{tmp_path}", f"file:{tmp_path}"), ("s3a://b/c", "s3://b/c")):
+        session = Session(place=f"{spelled}/current_values")
+        assert registered(config, versions, session, location=place)[0]["executed"]
 
 
 def test_a_metastore_that_refuses_is_an_error(config: Config, versions: Versions) -> None:

@@ -56,16 +56,20 @@ def register_tables(
     """Register the tables that the catalog has; returns the job's summary.
 
     ``session`` starts Spark; None (--dry-run): the statements are only printed. A table that is registered already
-    stays as it is. Raises ConfigError for a catalog without tables, and for a container of Azure without its account.
+    stays as it is. Raises ConfigError for a catalog without tables, for a container of Azure without its account, and
+    for a name that another table has.
     """
     tables = [table for table in contract.TABLES if catalog.tables.identity(table) is not None]
     if not tables:
         raise ConfigError(f"there are no tables in {config.catalog.path}: run import_products first")
     place = (registration.location or _uri(config)).rstrip("/")
     statements = statements_of(tables, registration.namespace, place)
-    why_not = (
-        _execute(session(), registration.namespace, f"{place}/{tables[0]}", statements) if session else "--dry-run"
-    )
+    why_not = "--dry-run"
+    if session:
+        spark = session()
+        why_not = _execute(spark, registration.namespace, f"{place}/{tables[0]}", statements)
+        if not why_not:
+            _check_places(spark, tables, registration.namespace, place)
     say("\n".join(f"{statement};" for statement in statements))
     if why_not and session:
         say(f"warning: not executed: {why_not}. Run the statements above where the metastore is")
@@ -81,12 +85,18 @@ def register_tables(
 
 def statements_of(tables: list[str], namespace: str, place: str) -> list[str]:
     """Return the statements that register ``tables`` below ``place`` in ``namespace``."""
-    schema = ".".join(f"`{part}`" for part in namespace.split("."))
     create = "CREATE TABLE IF NOT EXISTS"
     return [
-        f"CREATE SCHEMA IF NOT EXISTS {schema}",
-        *(f"{create} {schema}.`{table}` USING DELTA LOCATION {_literal(f'{place}/{table}')}" for table in tables),
+        f"CREATE SCHEMA IF NOT EXISTS {_name(namespace)}",
+        *(
+            f"{create} {_name(namespace, table)} USING DELTA LOCATION {_literal(f'{place}/{table}')}"
+            for table in tables
+        ),
     ]
+
+
+def _name(namespace: str, *table: str) -> str:
+    return ".".join(f"`{part}`" for part in (*namespace.split("."), *table))
 
 
 def _execute(spark: SparkSession, namespace: str, table: str, statements: list[str]) -> str:
@@ -99,7 +109,7 @@ def _execute(spark: SparkSession, namespace: str, table: str, statements: list[s
     if in_memory and not (catalog and spark.conf.get(f"spark.sql.catalog.{catalog}", "")):
         return "this Spark session has no metastore, its tables would be forgotten when it ends"
     try:
-        spark.sql(f"SELECT * FROM delta.`{table}` LIMIT 0")
+        spark.sql(f"SELECT * FROM delta.`{table.replace('`', '``')}` LIMIT 0")
     except Exception as problem:  # Spark has a class of its own for each way in which it cannot read
         return f"this Spark session cannot read {table} as a Delta table ({_first_line(problem)})"
     for statement in statements:
@@ -111,6 +121,28 @@ def _execute(spark: SparkSession, namespace: str, table: str, statements: list[s
                 "its administrator for the right, or give it an external location that contains the catalog"
             ) from problem
     return ""
+
+
+def _check_places(spark: SparkSession, tables: list[str], namespace: str, place: str) -> None:
+    """Raise ConfigError for a table of the namespace that is elsewhere: it had the name before, and was left alone."""
+    for table in tables:
+        name = _name(namespace, table)
+        try:
+            row = spark.sql(f"DESCRIBE DETAIL {name}").first()
+            found = str(row["location"]) if row else "an unknown place"
+        except Exception as problem:  # not a Delta table, for example
+            found = f"an unknown place ({_first_line(problem)})"
+        if _comparable(found) != _comparable(f"{place}/{table}"):
+            raise ConfigError(
+                f"{name} is another table, at {found} and not at {place}/{table}: it had the "
+                "name before. Drop it if it is an earlier registration, or give --register another schema"
+            )
+
+
+def _comparable(place: str) -> str:
+    """Return a URI as it is compared: clients spell the scheme in several ways."""
+    scheme, _, path = place.partition(":")
+    return f"{scheme.replace('s3a', 's3').replace('s3n', 's3')}:/{path.strip('/')}"
 
 
 def _first_line(problem: Exception) -> str:
