@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ def test_rows_keep_the_version_that_changed_them(iceberg_table: IcebergTable, ve
     newest = versions.show({("a", "color"): value("Red"), ("b", "color"): value("Blue")}, "run-2")
     iceberg_table.deliver(versions)
     assert iceberg_table.versions() == {"a": newest.version - 1, "b": newest.version}
-    stray = {"product_id": "stray", "attribute": "color", **value("Red"), "version": 1}
-    iceberg_table.table().append(pa.Table.from_pylist([stray], iceberg.schema()))
+    strays = [{"product_id": name, "attribute": "color", **value("Red"), "version": 1} for name in ("aa", "stray")]
+    iceberg_table.table().append(pa.Table.from_pylist(strays, iceberg.schema()))
     summary = iceberg_table.deliver(versions, snapshot=True)
-    assert (summary["upserted"], summary["deleted"], summary["snapshot"]) == (0, 1, "it was asked for")
+    assert (summary["upserted"], summary["deleted"], summary["snapshot"]) == (0, 2, "it was asked for")
     assert iceberg_table.versions() == {"a": newest.version - 1, "b": newest.version}
 
 
@@ -178,22 +178,30 @@ def test_batches_may_end_anywhere(rows: int, iceberg_table: IcebergTable, versio
 
 
 @pytest.mark.usefixtures("small_files")
-def test_files_of_another_program_may_overlap(iceberg_table: IcebergTable, versions: Versions) -> None:
-    """As a compaction that does not sort leaves them; its snapshot has no position, and the delivery goes on."""
+@pytest.mark.parametrize(
+    "file_of", [lambda row: row % 2, lambda row: int(row > 40), lambda row: 0 if row in (0, 119) else 1 + row // 62]
+)
+def test_files_of_another_program_may_overlap(
+    file_of: Callable[[int], int], iceberg_table: IcebergTable, versions: Versions
+) -> None:
+    """As a compaction leaves them that does not sort, that splits a product, or that leaves a file around all others;
+    its snapshot has no position, and the delivery goes on."""
     versions.show(many(60), "run-1")
     iceberg_table.deliver(versions)
     table = iceberg_table.table()
-    rows = table.scan().to_arrow().to_pylist()
+    rows = table.scan().to_arrow().sort_by([("product_id", "ascending"), ("attribute", "ascending")]).to_pylist()
+    files = sorted({file_of(number) for number in range(120)})
     with table.transaction() as transaction, transaction.update_snapshot().overwrite() as snapshot:
         snapshot._summary = lambda _: Summary(Operation.REPLACE)
-        for part in (rows[::2], rows[1::2]):
-            mixed = pa.Table.from_pylist(part, iceberg.schema())
+        for written in files:
+            of_file = [row for number, row in enumerate(rows) if file_of(number) == written]
+            mixed = pa.Table.from_pylist(of_file, iceberg.schema())
             for file in iceberg_files_written(table, mixed):
                 snapshot.append_data_file(file)
         for task in table.scan().plan_files():
             snapshot.delete_data_file(task.file)
-    assert [len(group.tasks) for group in iceberg_files._groups(iceberg_table.table())] == [2]
-    state = many(60, p0030="Blue")
+    assert [len(group.tasks) for group in iceberg_files._groups(iceberg_table.table())] == [len(files)]
+    state = many(60, p0020="Blue")
     versions.show(state, "run-2")
     summary = iceberg_table.deliver(versions)
     assert (summary["snapshot"], summary["upserted"]) == (None, 1)

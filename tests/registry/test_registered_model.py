@@ -16,6 +16,7 @@ from catalog_enrichment.config.schema import MlflowConfig
 from catalog_enrichment.errors import GateRefused, ModelContractError, NoModelError, RegistryError, TemporaryFailure
 from catalog_enrichment.records import stable_hash
 from catalog_enrichment.registry import packed_facts
+from catalog_enrichment.registry.mlflow_run import LoggedModel
 from catalog_enrichment.registry.model_registry import Registry
 from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.registered_model import RegisteredModel, UnityCatalogModel
@@ -160,6 +161,7 @@ def test_a_candidate_is_registered_when_no_promotion_sets_an_alias(
     with registry.store.promoting(), pytest.raises(GateRefused, match="another process is promoting"):
         other.register(trained)
     assert registry.store.model().aliases() == {}
+    assert list((tmp_path / "catalog").glob("_promotion-*.lock")), "where jobs with other stores of runs find it, too"
 
 
 def test_what_somebody_wrote_into_the_comment_is_told_from_what_they_broke(
@@ -242,8 +244,20 @@ class Limited:
         self.tags: dict[str, str] = {}
         self.calls_left = 10**6
 
+    def get_logged_model(self, model_id: str) -> SimpleNamespace:
+        assert model_id == "m-1"
+        return SimpleNamespace(artifact_location=Path(__file__).parent.as_uri())
+
+    def create_model_version(
+        self, name: str, source: str, run_id: str, tags: dict[str, str], description: str
+    ) -> SimpleNamespace:
+        """The path of a folder is given, which MLflow does not delete."""
+        assert (name, source, run_id, description) == (NAME, str(Path(__file__).parent), "run-7", "the best")
+        self.tags = tags
+        return self._found()
+
     def _found(self, **more: Any) -> SimpleNamespace:
-        return SimpleNamespace(version="1", run_id="run", creation_timestamp=1_000, status="READY", **more)
+        return SimpleNamespace(version="1", run_id="", creation_timestamp=1_000, status="READY", **more)
 
     def search_model_versions(self, name: str, page_token: str | None = None) -> Any:
         assert (name, page_token) == (f"name='{NAME}'", None)
@@ -315,6 +329,13 @@ def test_a_process_that_is_killed_leaves_the_old_facts_or_the_new() -> None:
         break
     assert calls > 10
     assert seen == {False, True}
+
+
+def test_a_version_of_unity_catalog_knows_its_run_though_the_catalog_does_not() -> None:
+    client: Any = Limited()
+    model = UnityCatalogModel(client, NAME)
+    assert model.add(LoggedModel("run-7", "models:/m-1"), {"note": "x"}, "the best") == "1"
+    assert (model.version("1").run_id, model.version("1").tags["note"]) == ("run-7", "x")
 
 
 def test_tags_that_somebody_changed_are_named() -> None:
