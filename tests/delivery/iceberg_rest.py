@@ -20,7 +20,7 @@ from pyiceberg.table import CommitTableRequest, Table
 
 from catalog_enrichment.delivery import iceberg
 
-TOKEN = "s3cret-token-of-the-delivery"
+TOKEN, SECRET = "s3cret-token-of-the-delivery", "s3cret-of-the-client"
 _ERRORS = {NoSuchTableError: 404, CommitFailedException: 409, NamespaceAlreadyExistsError: 409}
 
 
@@ -72,9 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: RestCatalog
 
     def _handle(self) -> None:
-        content = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         self.server.requests.append(f"{self.command} {self.path}")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        content = None if self.path.endswith("/oauth/tokens") else json.loads(text or "null")
+        if self.path.endswith("/oauth/tokens") and f"client_secret={SECRET}" in text:
+            status, answer = 200, {"access_token": TOKEN, "token_type": "bearer", "expires_in": 3600}
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             message = f"{self.headers.get('Authorization')} is not known"
             status, answer = 401, {"error": {"message": message, "type": "NotAuthorized", "code": 401}}
         else:

@@ -208,6 +208,30 @@ def test_files_of_another_program_may_overlap(
     assert iceberg_table.rows() == state
 
 
+@pytest.mark.usefixtures("small_files")
+def test_files_of_another_program_may_lack_bounds(iceberg_table: IcebergTable, versions: Versions) -> None:
+    versions.show(many(60), "run-1")
+    iceberg_table.deliver(versions)
+    bounds, table = "write.metadata.metrics.column.product_id", iceberg_table.table()
+    rows = table.scan().to_arrow().sort_by("product_id").to_pylist()
+    tasks = list(table.scan().plan_files())
+    for kept, part in (("none", rows[:60]), ("full", rows[60:])):
+        with table.transaction() as transaction:
+            transaction.set_properties({bounds: kept})
+        with table.transaction() as transaction, transaction.update_snapshot().overwrite() as snapshot:
+            snapshot._summary = lambda _: Summary(Operation.REPLACE)
+            for file in iceberg_files_written(table, pa.Table.from_pylist(part, iceberg.schema())):
+                snapshot.append_data_file(file)
+            for task in tasks:
+                snapshot.delete_data_file(task.file)
+            tasks = []
+    assert [len(group.tasks) for group in iceberg_files._groups(iceberg_table.table())] == [2]
+    state = many(60, p0010="Blue", p0050="Blue")
+    versions.show(state, "run-2")
+    assert iceberg_table.deliver(versions)["upserted"] == 2
+    assert iceberg_table.rows() == state
+
+
 def iceberg_files_written(table: Any, rows: pa.Table) -> list[Any]:
     from pyiceberg.io.pyarrow import _dataframe_to_data_files
 

@@ -13,7 +13,7 @@ from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, Tempo
 
 from ..postgres_server import free_port
 from .histories import Versions, value
-from .iceberg_rest import TOKEN, RestCatalog, rest_catalog
+from .iceberg_rest import SECRET, TOKEN, RestCatalog, rest_catalog
 from .iceberg_tables import IcebergTable, config_of
 
 VARIABLE = "LAKE_DELIVERY"
@@ -49,6 +49,21 @@ def test_a_delivery_through_a_rest_catalog(served: tuple[IcebergTable, RestCatal
     assert (row["consumer"], row["about_rows"], row["lag_commits"]) == ("iceberg", 3, 1)
     assert row["where"] == f"enriched.delivered_values at 127.0.0.1:{server.server_port}/catalog"
     assert row["moved_at"].startswith("20")
+
+
+def test_a_client_and_its_secret_get_a_token(
+    served: tuple[IcebergTable, RestCatalog], versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, server = served
+    monkeypatch.setenv(VARIABLE, f"delivery:{SECRET}")
+    oauth = {"oauth2-server-uri": f"{server.uri}/v1/oauth/tokens"}
+    config = config_of(table.folder, uri=server.uri, warehouse="", login_variable=VARIABLE, properties=oauth)
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    assert deliver.deliver_values(versions.catalog, config, say=lambda _: None)["upserted"] == 1
+    monkeypatch.setenv(VARIABLE, "delivery:wrong-and-secret")
+    with pytest.raises(ConfigError, match="Check the token") as refused, deliver.open_sink(config):
+        pass
+    assert "wrong-and-secret" not in str(refused.value)
 
 
 def test_a_commit_that_is_there_though_the_server_says_conflict_has_succeeded(

@@ -157,6 +157,7 @@ def test_a_version_describes_what_its_certificates_allow_and_has_an_example_that
     assert example["category"][0] == both.categories[0]
     outputs = model.metadata.signature.outputs
     assert outputs.input_names() == ["color"]
+    assert model.metadata.signature.inputs.required_input_names() == ["title"], "ours, not inferred from the example"
     answers = model.predict(example)
     assert [sorted(answer) for answer in answers["color"][0]] == [["decision", "reason", "score", "threshold", "value"]]
     assert answers["color"][0][0]["threshold"] == 0.9
