@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -105,6 +106,11 @@ def test_every_package_that_is_imported_is_in_the_core_or_in_the_extra_that_mess
 def test_development_has_every_extra_that_jobs_may_need() -> None:
     dev = next(Requirement(text) for text in EXTRAS["dev"] if text.startswith(PROJECT["name"]))
     assert set(extras.EXTRA_OF.values()) <= dev.extras
+
+
+def test_the_documentation_of_the_installation_has_every_extra() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} >= set(EXTRAS)
 
 
 def test_the_review_page_needs_no_other_extra() -> None:

@@ -385,11 +385,29 @@ def test_migrate_makes_the_table_once_and_mends_its_properties(tmp_path: Path, v
     assert (made["revision_before"], made["revision"]) == (None, "1")
     found = IcebergTable(tmp_path / "lake", config)
     with found.table().transaction() as transaction:
-        transaction.set_properties({"commit.retry.num-retries": "4"})
-    with pytest.raises(DataContractError, match=r"commit\.retry\.num-retries\): run deliver_values --migrate"):
+        transaction.set_properties({"commit.retry.num-retries": "0"})
+    with pytest.raises(DataContractError, match=r"commit\.retry\.num-retries = 0.*: run deliver_values --migrate"):
         found.deliver(versions)
     assert deliver.migrate(config, say=lambda _: None)["revision_before"] == "1"
     assert found.deliver(versions)["upserted"] == 1
+    with found.table().transaction() as transaction:
+        transaction.remove_properties("commit.retry.num-retries", "write.metadata.metrics.column.product_id")
+    assert found.deliver(versions)["status"] == "nothing_to_do", "a catalog may leave properties out"
+
+
+def test_of_two_migrations_at_once_both_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    (tmp_path / "lake").mkdir()
+    config, create = config_of(tmp_path / "lake"), SqlCatalog.create_namespace_if_not_exists
+
+    def while_another_migrates(*arguments: Any) -> None:
+        monkeypatch.setattr(SqlCatalog, "create_namespace_if_not_exists", create)
+        create(*arguments)
+        assert deliver.migrate(config, say=lambda _: None)["revision"] == "1"
+
+    monkeypatch.setattr(SqlCatalog, "create_namespace_if_not_exists", while_another_migrates)
+    assert deliver.migrate(config, say=lambda _: None)["revision"] == "1"
 
 
 def test_a_table_of_another_program_is_refused_and_stays(tmp_path: Path, versions: Versions) -> None:

@@ -34,11 +34,12 @@ REVISION = "1"
 """Revision of the table; it grows when the columns change."""
 
 _REVISION, POSITION = "catalog-enrichment.revision", "catalog-enrichment.position"
+_RETRIES = "commit.retry.num-retries"
 
 _PROPERTIES = {
     _REVISION: REVISION,
     # with none pyiceberg does not look whether a commit that was refused is there all the same, and deletes its files
-    "commit.retry.num-retries": "1",
+    _RETRIES: "1",
     # files are found by their first and last product id: by default only 16 characters of it are kept
     "write.metadata.metrics.column.product_id": "full",
     "write.metadata.delete-after-commit.enabled": "true",
@@ -117,7 +118,7 @@ def migrate(catalog: Catalog, name: str) -> tuple[str | None, str]:
         table = catalog.load_table(name)
     except NoSuchTableError:
         catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
-        catalog.create_table(name, schema=schema(), properties=_PROPERTIES)
+        catalog.create_table_if_not_exists(name, schema=schema(), properties=_PROPERTIES)
         return None, REVISION
     before = table.properties.get(_REVISION)
     _require_columns(table)
@@ -129,12 +130,11 @@ def migrate(catalog: Catalog, name: str) -> tuple[str | None, str]:
 
 
 def require_newest(table: Table) -> None:
-    """Raise DataContractError unless the table has the columns and the properties of this program."""
+    """Raise DataContractError unless the table has the columns of this program, and the property it relies on."""
     _require_columns(table)
-    different = [key for key, value in _PROPERTIES.items() if table.properties.get(key) != value]
-    if different:
+    if table.properties.get(_RETRIES) == "0":  # a catalog may have others of its own
         raise DataContractError(
-            f"the table {_named(table)} has other properties than a delivery relies on ({different[0]}): run "
+            f"the table {_named(table)} has the property {_RETRIES} = 0, and a delivery needs one try more: run "
             "deliver_values --migrate"
         )
 
@@ -225,6 +225,7 @@ def translated(problem: Exception, settings: IcebergConfig, secret: str) -> Cata
         | of_iceberg.ServerError
         | of_iceberg.TooManyRequestsError
         | of_iceberg.CommitStateUnknownException
+        | of_iceberg.CommitFailedException
         | requests.ConnectionError
         | requests.Timeout
         | OperationalError,
