@@ -94,6 +94,22 @@ def of_mlflow(message: str) -> Exception:
         (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), ConfigError, "spark.driver_memory"),
         (RuntimeError(f"Task 1 failed 4 times: {CRASHED}"), ConfigError, "spark.executor.memoryOverhead"),
         (RuntimeError(f"Task 1 failed 1 times: {CRASHED}"), TemporaryFailure, "enrich.forward_rows"),
+        (
+            RuntimeError("ModuleNotFoundError: No module named 'catalog_enrichment'"),
+            ConfigError,
+            "Python workers cannot",
+        ),
+        (
+            RuntimeError("No module named 'catalog_enrichment.inputs.x'"),
+            ConfigError,
+            "install the catalog-enrichment of",
+        ),
+        (
+            RuntimeError("Can't get attribute 'new' on <module 'catalog_enrichment.catalog.reading' from 'x'>"),
+            ConfigError,
+            "Python workers cannot run this program (Can't get attribute 'new'",
+        ),
+        (RuntimeError("[PYTHON_VERSION_MISMATCH] Python in worker has"), ConfigError, "let PYSPARK_PYTHON name that"),
         (RuntimeError("ExecutorLostFailure: exit code: 137 (OOMKilled)"), ConfigError, "spark.executor.memory"),
         (RuntimeError("ExecutorLostFailure: Container exited with exit code 1"), TemporaryFailure, "Run again"),
     ],

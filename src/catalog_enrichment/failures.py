@@ -34,6 +34,12 @@ _RAISED_ON_WORKER = re.compile(
 _ABSENT = re.compile(r"ModuleNotFoundError: (?:No module named '|import of )(\w+)")
 """A package that cannot be imported, also in the text of a worker's traceback."""
 
+_OTHER_WORKER = (
+    r"No module named '?catalog_enrichment\b|import of catalog_enrichment halted|"
+    r"Can't get attribute '\w+' on <module 'catalog_enrichment|PYTHON_VERSION_MISMATCH"
+)
+"""In a worker's traceback, where the worker lacks this package, or has another version of it or of Python."""
+
 _NO_MESSAGE = "its message is in Spark's JVM, which does not answer"
 
 
@@ -101,6 +107,14 @@ def _of_mlflow(link: BaseException) -> bool:
     return any(
         name.startswith(("mlflow.", "sqlalchemy.", "catalog_enrichment.registry."))
         for name in (type(link).__module__, *frames)
+    )
+
+
+def _of_connect(link: BaseException) -> bool:
+    """Return whether Spark Connect's client raised the error; its check that the server is the same has no class."""
+    kind = type(link)
+    return kind.__module__.startswith(("grpc.", "pyspark.errors.exceptions.connect")) or (
+        kind.__name__ == "PySparkAssertionError"
     )
 
 
@@ -298,12 +312,20 @@ _RULES = (
         texts=("Permission denied", "Read-only file system", "attempt to write a readonly database"),
     ),
     _Rule(
+        error=ConfigError,
+        message="Spark's Python workers cannot run this program ({named}): where they run, install the "
+        f"catalog-enrichment of this process for Python {sys.version_info[0]}.{sys.version_info[1]}, and let "
+        "PYSPARK_PYTHON name that Python ({where})",
+        texts=("catalog_enrichment", "PYTHON_VERSION_MISMATCH"),
+        also=_OTHER_WORKER,
+    ),
+    _Rule(
         error=TemporaryFailure,
         message="the Spark Connect server fails, does not answer, or has ended the session. Run again when it does: "
         "what was finished is kept ({where})",
-        link=lambda link: type(link).__module__.startswith(("grpc.", "pyspark.errors.exceptions.connect")),
+        link=_of_connect,
         also="UNAVAILABLE|Socket closed|failed to connect|RETRIES_EXCEEDED|INVALID_HANDLE|SESSION_CLOSED|"
-        "Connection reset|recvmsg",
+        "Connection reset|recvmsg|RPC deadline exceeded|incorrect server side session|NO_ACTIVE_SESSION",
     ),
     _Rule(
         error=TemporaryFailure,

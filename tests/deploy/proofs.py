@@ -39,7 +39,7 @@ TESTS = {
     "kubernetes": ["tests/deploy/test_kubernetes.py"],
     "spark_files": ["tests/deploy/test_spark_files.py"],
     "gpu_addresses": ["tests/inference/test_gpu_addresses.py"],
-    "connect": ["tests/spark/test_connect.py"],
+    "connect": ["tests/spark/test_connect.py", "tests/spark/test_connect_jobs.py"],
     "mlflow_runs": [
         *("tests/registry/test_mlflow_run.py", "tests/registry/test_mlflow_store.py", "tests/inference/test_pyfunc.py"),
     ],

@@ -206,6 +206,22 @@ def test_without_rights_the_error_names_the_grants(registry: Registry, unity: Un
         registry.resolve(version="1")
 
 
+def test_an_alias_that_this_job_may_not_set_is_named_and_the_champion_stays(
+    registry: Registry, unity: UnityCatalog, trained: TrainedModel
+) -> None:
+    for _ in range(2):
+        registry.register(trained)
+    Promotion(registry).promote("1", expected_current=None)
+    before = (registry.champion(), Promotion(registry).history())
+    unity.fault, unity.fault_at = NO_RIGHTS, rf"PATCH \S+/{NAME}$"
+    with pytest.raises(
+        RegistryError, match=r"job alias 'champion' for version 2 of model .* to promote to own the model"
+    ):
+        Promotion(registry).promote("2", expected_current="1")
+    unity.fault = None
+    assert (registry.champion(), Promotion(registry).history()) == before
+
+
 def test_a_registry_that_does_not_answer_may_work_later(tmp_path: Path, empty_store: Path) -> None:
     with serving(tmp_path) as gone:
         uri = gone.uri

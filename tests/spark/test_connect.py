@@ -1,17 +1,15 @@
-"""Jobs on a Spark Connect server: the decisions of classic Spark, and servers that cannot be used."""
+"""Sessions on a Spark Connect server, and servers that cannot be used."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyspark.errors import PySparkAssertionError
+from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
 from catalog_enrichment import extras, failures
 from catalog_enrichment.config.schema import SparkConfig
@@ -19,73 +17,12 @@ from catalog_enrichment.errors import ConfigError, TemporaryFailure
 from catalog_enrichment.spark import connecting
 from catalog_enrichment.spark.connect_server import LocalServer
 
-from ..sample_catalog import SampleCatalog, table
+from ..sample_catalog import SampleCatalog
+from .conftest import SETTINGS
+from .connect_client import client
 
-ROOT = Path(__file__).parents[2]
-MINUTES = 6 * 60
-TIMES = ("asserted_at", "started_at", "finished_at", "decided_at", "quarantined_at", "scored_at")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LocalServer]:
-    """A server of Spark Connect on this machine."""
-    settings = {
-        "spark.master": "local[2]",
-        "spark.driver.memory": "1g",
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.task.maxFailures": "1",
-        "spark.log.level": "ERROR",
-    }
-    started = LocalServer(settings)
-    yield started
-    started.stop()
-
-
-def client(code: str, *arguments: str, **environment: str) -> list[Any]:
-    """Run Python code in a process of its own, which can be a client; return the JSON lines that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], text=True, capture_output=True, timeout=MINUTES, check=False,
-        cwd=ROOT, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
-JOBS = """
-import json, sys
-from catalog_enrichment import cli
-for name, *arguments in json.loads(sys.argv[1]):
-    assert getattr(cli, name)(arguments) == 0
-from pyspark import SparkContext
-assert SparkContext._active_spark_context is None and SparkContext._gateway is None  # no JVM in this process
-"""
-
-
-def rows(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
-    """The rows of a table without times of the clock, in one order."""
-    kept = [{key: value for key, value in row.items() if key not in TIMES} for row in table(sample, name)]
-    return sorted(kept, key=lambda row: json.dumps(row, default=str, sort_keys=True))
-
-
-def outcomes(sample: SampleCatalog) -> list[tuple[Any, ...]]:
-    return sorted((run["kind"], run["run_id"], run["status"], run["counts"]) for run in table(sample, "runs"))
-
-
-@pytest.mark.slow
-def test_a_run_decides_on_a_connect_server_what_it_decides_in_classic_spark(
-    template: SampleCatalog, first_run: tuple[SampleCatalog, dict[str, Any]], server: LocalServer, tmp_path: Path
-) -> None:
-    connect = template.copy_to(tmp_path / "connect")
-    options = ["--config", str(connect.file), "--set", f"spark.remote={json.dumps(server.url)}"]
-    client(JOBS, json.dumps([["enrich_catalog", *options, "--no-report"]]))
-    classic, _ = first_run
-    for name in ("predictions", "attribute_values", "current_values"):
-        assert rows(connect, name) == rows(classic, name), name
-    assert outcomes(connect) == outcomes(classic)
-    assert rows(connect, "attribute_values")  # some were published
-
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 SHIPPED = """
 import json, sys
@@ -157,6 +94,22 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     assert {extras.EXTRA_OF[package] for package in ("grpc", "grpc_status", "zstandard")} == {"connect"}
 
 
+def test_where_the_platform_names_no_server_that_answers_the_job_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connecting, "WAIT_SECONDS", 1)
+    monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:1")
+    with pytest.raises(TemporaryFailure, match=r"no Spark Connect server answers at 127\.0\.0\.1:1 within 1 sec"):
+        connect(connecting.PLATFORM)
+
+
+def test_a_classic_session_of_the_platform_gets_the_settings_that_the_code_relies_on(spark: SparkSession) -> None:
+    name = "spark.sql.session.timeZone"
+    spark.conf.set(name, "Asia/Tokyo")
+    found = connecting.connected(SparkConfig(remote=connecting.PLATFORM), {}, {name: "UTC"})
+    assert (found, spark.conf.get(name)) == (spark, "UTC")
+
+
 OTHER_VERSION = """
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -213,13 +166,93 @@ def test_a_wrong_token_and_a_setting_of_the_server_are_refused(server: LocalServ
     assert setting.startswith("spark.conf: the server does not take spark.executor.memory: ")
 
 
-def test_a_server_that_fails_during_a_job_is_a_temporary_failure() -> None:
-    from pyspark.errors.exceptions.connect import SparkConnectGrpcException
+@pytest.mark.parametrize(
+    "message",
+    [
+        "<_InactiveRpcError: StatusCode.UNAVAILABLE, failed to connect to all addresses>",
+        "<_MultiThreadedRendezvous: StatusCode.DEADLINE_EXCEEDED>: RPC deadline exceeded. The client applies",
+        "[INVALID_HANDLE.SESSION_CHANGED] The Spark server has restarted. Please reconnect",
+    ],
+)
+def test_a_server_that_fails_during_a_job_is_a_temporary_failure(message: str) -> None:
+    assert isinstance(failures.recognised(SparkConnectGrpcException(message)), TemporaryFailure)
 
-    lost = SparkConnectGrpcException("<_InactiveRpcError: StatusCode.UNAVAILABLE, failed to connect to all addresses>")
-    assert isinstance(failures.recognised(lost), TemporaryFailure)
+
+def test_another_server_at_the_same_address_is_a_temporary_failure_and_a_wrong_query_is_a_bug() -> None:
+    other = PySparkAssertionError("Received incorrect server side session identifier for request. (a != b)")
+    assert isinstance(failures.recognised(other), TemporaryFailure)
     assert failures.recognised(SparkConnectGrpcException("[TABLE_OR_VIEW_NOT_FOUND] no table x")) is None
     assert failures.recognised(ValueError("UNAVAILABLE")) is None
+
+
+LOST = """
+import json, sys, time, warnings
+from pyspark.sql.connect.client import retries
+from catalog_enrichment.config.schema import SparkConfig
+from catalog_enrichment.spark import connecting
+from catalog_enrichment.spark.connect_server import LocalServer
+from catalog_enrichment.spark.frames import persisted_frames
+
+warnings.simplefilter("ignore")
+pauses = []
+retries.time.sleep = pauses.append  # no time passes
+retries.Retrying.__init__.__defaults__ = (pauses.append, *retries.Retrying.__init__.__defaults__[1:])
+server = LocalServer(json.loads(sys.argv[1]))
+spark = connecting.connected(SparkConfig(remote=server.url), {}, {})
+started = time.monotonic()
+try:
+    with persisted_frames() as persist:
+        frames = [persist(spark.range(number)) for number in range(1, 4)]
+        server.process.kill()
+        server.process.wait()
+        print(json.dumps({"rows": frames[0].count()}))
+except Exception as problem:
+    from catalog_enrichment import failures
+    print(json.dumps({"error": type(failures.recognised(problem)).__name__, "waited": sum(pauses)}))
+spark.stop()
+print(json.dumps({"waited": sum(pauses)}))
+"""
+
+
+OTHER_WORKERS = """
+import json, sys, types
+import pyspark.sql.connect.udf as udf
+from catalog_enrichment import failures
+from catalog_enrichment.config.schema import SparkConfig
+from catalog_enrichment.spark import connecting
+
+def same(batches):
+    yield from batches
+
+def only_here(batches):
+    yield from batches
+
+sys.modules["catalog_enrichment.newer"] = newer = types.ModuleType("catalog_enrichment.newer")
+newer.only_here, only_here.__module__ = only_here, newer.__name__
+spark = connecting.connected(SparkConfig(remote=sys.argv[1]), {}, {})
+for function, version in [(only_here, sys.version_info), (same, (3, 99))]:
+    udf.sys = types.SimpleNamespace(version_info=version)
+    try:
+        spark.range(1).mapInArrow(function, "id long").collect()
+    except Exception as problem:
+        found = failures.recognised(problem)
+        print(json.dumps({"error": type(found).__name__, "message": str(found)}))
+"""
+
+
+def test_workers_that_lack_the_package_or_have_another_python_are_named(server: LocalServer) -> None:
+    lacking, other = client(OTHER_WORKERS, server.url)
+    assert (lacking["error"], other["error"]) == ("ConfigError", "ConfigError")
+    assert "cannot run this program (No module named 'catalog_enrichment" in lacking["message"]
+    assert "cannot run this program (PYTHON_VERSION_MISMATCH)" in other["message"]
+
+
+def test_a_lost_server_is_waited_for_once_for_a_minute() -> None:
+    """Not again where three persisted frames are given back and the session is released."""
+    lost, ended = client(LOST, json.dumps(SETTINGS))
+    assert lost["error"] == "TemporaryFailure"
+    assert 60 < lost["waited"] < 90
+    assert ended == {"waited": lost["waited"]}
 
 
 def test_the_token_is_in_no_stored_config(sample: SampleCatalog) -> None:

@@ -117,7 +117,7 @@ class RegisteredModel:
 
     def set_alias(self, alias: str, number: str) -> None:
         """Give the alias to a version, whichever had it."""
-        with _asking(self, f"version {number} of model {self.name!r}"):
+        with _asking(self, f"alias {alias!r} for version {number} of model {self.name!r}"):
             self._set_alias(alias, number)
 
     def change_tags(self, number: str, tags: Mapping[str, str | None]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import extras
 from catalog_enrichment.errors import ConfigError, TemporaryFailure
@@ -26,6 +27,9 @@ PLATFORM = "platform"
 WAIT_SECONDS = 20
 """Time that a server has to take the connection."""
 
+RETRIES = 6
+"""Tries after a call that got no answer; the pauses before them grow, to 68 seconds in all."""
+
 
 def connected(
     config: SparkConfig, classic: Mapping[str, str | int], of_session: Mapping[str, str | int]
@@ -39,22 +43,56 @@ def connected(
     from pyspark.sql import SparkSession
 
     if config.remote == PLATFORM:
+        named = os.environ.get("SPARK_REMOTE", "").startswith("sc://")
+        if named:
+            _require_server(os.environ["SPARK_REMOTE"])
         spark = SparkSession.builder.getOrCreate()
-        if not api_mode.is_connect(spark):
-            return spark
+        if named:
+            _require_same_version(spark)
     else:
-        _require_packages()
         url = config.remote
         if url == LOCAL:
+            _require_packages()
             url = _local_server(tuple(sorted(classic.items())))
         else:
             _require_server(url)
         spark = SparkSession.builder.remote(url).getOrCreate()
+        _give_up_once(spark)
         _require_same_version(spark)
+        atexit.register(spark.stop)  # else the server keeps the session, with the model's files, for an hour
     own = {} if config.remote == LOCAL else dict(config.conf)
     for name, value in {**of_session, **own}.items():
         _set(spark, name, value, required=name in own)
     return spark
+
+
+def _give_up_once(spark: SparkSession) -> None:
+    """Let the session wait about a minute for a server that does not answer, and after that no more.
+
+    Spark's client waits ten minutes, and as long again in each call that follows: where persisted frames are given
+    back, and when the process ends. A server that comes back does not know the session.
+    """
+    from pyspark.sql.connect.client.retries import DefaultPolicy, RetryPolicyState
+
+    class GivesUpOnce(DefaultPolicy):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(max_retries=RETRIES)
+            self.given_up = False
+
+        def can_retry(self, e: BaseException) -> bool:
+            return not self.given_up and bool(super().can_retry(e))
+
+        def to_state(self) -> RetryPolicyState:
+            return State(self)
+
+    class State(RetryPolicyState):  # type: ignore[misc]
+        def next_attempt(self, *arguments: Any) -> int | None:
+            wait: int | None = super().next_attempt(*arguments)
+            policy.given_up = policy.given_up or wait is None
+            return wait
+
+    policy = GivesUpOnce()
+    spark.client.set_retry_policies([policy])
 
 
 def _require_packages() -> None:
@@ -73,6 +111,7 @@ def _local_server(settings: tuple[tuple[str, str | int], ...]) -> str:
 
 def _require_server(url: str) -> None:
     """Check that a server takes connections at ``url``: Spark's client would try for ten minutes."""
+    _require_packages()
     import grpc  # type: ignore[import-untyped]
     from pyspark.errors import PySparkValueError
     from pyspark.sql.connect.client import DefaultChannelBuilder
