@@ -222,6 +222,16 @@ def test_an_alias_that_this_job_may_not_set_is_named_and_the_champion_stays(
     assert (registry.champion(), Promotion(registry).history()) == before
 
 
+def test_without_rights_on_the_files_the_error_names_the_grants(
+    registry: Registry, unity: UnityCatalog, trained: TrainedModel
+) -> None:
+    registry.register(trained)
+    version = registry.find(version="1")
+    unity.fault = NO_RIGHTS
+    with pytest.raises(RegistryError, match=rf"this job the files of models:/{NAME}/1: .*EXECUTE on the model"):
+        registry.store.download(version)
+
+
 def test_a_registry_that_does_not_answer_may_work_later(tmp_path: Path, empty_store: Path) -> None:
     with serving(tmp_path) as gone:
         uri = gone.uri

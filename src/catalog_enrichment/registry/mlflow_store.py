@@ -21,7 +21,7 @@ from catalog_enrichment.catalog.object_storage import storage_of
 from catalog_enrichment.catalog.storage import FolderStorage
 from catalog_enrichment.config.model_registry import RegistryKind, kind_of
 from catalog_enrichment.config.schema import Config
-from catalog_enrichment.errors import ConfigError, RegistryError, TemporaryFailure
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, RegistryError, TemporaryFailure
 from catalog_enrichment.monitoring import logs
 from catalog_enrichment.precision.certified_recall import HeldOutDecision
 from catalog_enrichment.records import Modality, stable_hash
@@ -176,10 +176,7 @@ class Store:
             path = folder / str(flavors["python_function"]["artifacts"][MODEL]["path"])
             return folder / path.resolve().relative_to(folder)  # ValueError for a path that leads out of the folder
         except (MlflowException, OSError, KeyError, TypeError, ValueError) as problem:
-            raise failures.recognised(problem) or RegistryError(
-                f"the files of {uri} cannot be fetched from {without_password(self.registry_uri)}: {problem}. Check "
-                "that the artifacts are where the store says, and that train_model logged them."
-            ) from problem
+            raise self._not_fetched(uri, problem) from problem
 
     def fetch_model(self, uri: str) -> Path:
         """Return the folder of a model version of MLflow, `models:/NAME/VERSION`, on local disk.
@@ -199,10 +196,15 @@ class Store:
             self._fetched[uri] = Path(mlflow.artifacts.download_artifacts(uri)).resolve()
             return self._fetched[uri]
         except (MlflowException, OSError) as problem:
-            raise failures.recognised(problem) or RegistryError(
-                f"the files of {uri} cannot be fetched from {without_password(self.registry_uri)}: {problem}. Check "
-                "that the artifacts are where the store says"
-            ) from problem
+            raise self._not_fetched(uri, problem) from problem
+
+    def _not_fetched(self, uri: str, problem: Exception) -> CatalogEnrichmentError:
+        """Return the error to raise where the files of a model version cannot be fetched."""
+        missing = RegistryError(
+            f"the files of {uri} cannot be fetched from {without_password(self.registry_uri)}: {problem}. Check that "
+            "the artifacts are where the store says, and that they were logged"
+        )
+        return self.model().without_rights(f"the files of {uri}", problem) or failures.recognised(problem) or missing
 
     def _check_allowed(self, uri: str) -> None:
         """Raise ConfigError unless the config allows the code of a model: who may write to the registry could have it

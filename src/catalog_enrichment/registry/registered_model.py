@@ -142,6 +142,12 @@ class RegisteredModel:
         more = f" and {len(models) - _MOST_NAMED} more" if len(models) > _MOST_NAMED else ""
         return f"the registry has {', '.join(models[:_MOST_NAMED]) or 'no models yet'}{more}. {advice}"
 
+    def without_rights(self, wanted: str, problem: Exception) -> RegistryError | None:
+        """Return the error that names the rights for ``wanted``; None where they are not what is missing."""
+        if not self.RIGHTS or getattr(problem, "error_code", "") not in _FORBIDDEN:
+            return None
+        return RegistryError(f"the registry does not allow this job {wanted}: {problem}. {self.RIGHTS}")
+
     # what differs between registries; MLflow's errors pass through
 
     def _add(self, logged: LoggedModel, tags: dict[str, str], description: str) -> str:
@@ -290,8 +296,8 @@ def _asking(model: RegisteredModel, wanted: str, makes: bool = False) -> Iterato
 def _translated(problem: MlflowException, model: RegisteredModel, wanted: str, makes: bool) -> Exception:
     if problem.error_code in _NOT_FOUND and not makes:
         return NoModelError(f"no {wanted}: {model.available()}")
-    if model.RIGHTS and problem.error_code in _FORBIDDEN:
-        return RegistryError(f"the registry does not allow this job {wanted}: {problem.message}. {model.RIGHTS}")
+    if without_rights := model.without_rights(wanted, problem):
+        return without_rights
     refused = RegistryError(f"the registry refuses {wanted}: {problem.message}")
     code = str(getattr(problem, "json", {}).get("error_code", problem.error_code))  # also one that MLflow does not know
     return refused if _WRONG.fullmatch(code) else failures.recognised(problem) or refused
