@@ -192,7 +192,7 @@ def over_confident(world: World) -> tuple[str, dict[str, Any]]:
         shutil.copytree(model.artifact, target)
         content = json.loads((target / artifact.MODEL).read_text())
         content["calibration"] = {name: value * OVER_CONFIDENT for name, value in content["calibration"].items()}
-        artifact.write_model_file(target, content)
+        version_files.write(target, artifact.MODEL, content)
         weights = artifact.weights_hash(target)
         certificates = [replace(issued, weights_hash=weights) for issued in model.certificates]
         version_files.write_certificates(target, [certificate.to_dict() for certificate in certificates])

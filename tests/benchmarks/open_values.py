@@ -122,7 +122,7 @@ def listings(name: str, file: Path, args: argparse.Namespace) -> dict[str, Any]:
         rows = [row for row in judged if row[attribute.name]]
         truth = [attribute.canonical(row[attribute.name]) for row in rows]
         proposed = [found[row["product_id"]][attribute.name] for row in rows]
-        known = {same.key(value, attribute.rule()) for row in labelled if (value := _label(attribute, row))}
+        known = {_key(value, attribute.rule()) for row in labelled if (value := _label(attribute, row))}
         result[attribute.name] = _judged(attribute, truth, proposed, known, of[attribute.name]) | {
             "unlabelled_without_value": len(judged) - len(rows),
             "written_to_those": _written_without_value(attribute, judged, found, of[attribute.name]),
@@ -133,6 +133,11 @@ def listings(name: str, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     cells = {key: [value[column] for column in columns] for key, value in result.items() if isinstance(value, dict)}
     print("\n".join(markdown(columns, cells, name)))
     return result
+
+
+def _key(stored: str, rule: OpenRule) -> str | float | None:
+    """Return what stored values have in common that are the same value to the last digit."""
+    return text_key(stored) if rule.kind is Kind.TEXT else same.number_of(stored, rule)
 
 
 def _config(folder: Path, threads: int) -> Config:
@@ -233,7 +238,7 @@ def _judged(
     attribute: Attribute,
     truth: Sequence[str | None],
     proposed: Sequence[Proposal],
-    known: set[str],
+    known: set[str | float | None],
     certificate: Certificate,
 ) -> dict[str, Any]:
     """Return how many proposals are right, and what the certificate writes."""
@@ -242,7 +247,7 @@ def _judged(
     )
     scores = np.array([score for _, score in proposed])
     rule = attribute.rule()
-    unseen = np.array([own is not None and same.key(own, rule) not in known for own in truth])
+    unseen = np.array([own is not None and _key(own, rule) not in known for own in truth])
     written = np.zeros(len(scores), dtype=bool)
     if certificate.threshold is not None:
         written = scores.astype(np.float32) >= certificate.threshold
