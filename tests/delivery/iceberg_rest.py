@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,11 +22,13 @@ from pyiceberg.table import CommitTableRequest, Table
 from catalog_enrichment.delivery import iceberg
 
 TOKEN, SECRET = "s3cret-token-of-the-delivery", "s3cret-of-the-client"
+CUT, SILENT = 1, 2
 _ERRORS = {NoSuchTableError: 404, CommitFailedException: 409, NamespaceAlreadyExistsError: 409}
 
 
 class RestCatalog(ThreadingHTTPServer):
-    """``fault``: the status to answer to the next commit; ``applied``: whether that commit is applied all the same."""
+    """``fault``: the status to answer to the next commit, CUT for none before the connection ends, SILENT for none for
+    some seconds; ``applied``: whether that commit is applied all the same."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -86,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
             except tuple(_ERRORS) as problem:
                 status = _ERRORS[type(problem)]
                 answer = {"error": {"message": str(problem), "type": type(problem).__name__, "code": status}}
+        if status in (CUT, SILENT):
+            time.sleep(0 if status == CUT else 3)
+            self.close_connection = True
+            return
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

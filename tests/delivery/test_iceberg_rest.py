@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from catalog_enrichment.delivery import deliver, status
+from catalog_enrichment.delivery import iceberg_rest as limited
 from catalog_enrichment.delivery.export_changes import PositionFiles
 from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, TemporaryFailure
 
 from ..postgres_server import free_port
 from .histories import Versions, value
-from .iceberg_rest import SECRET, TOKEN, RestCatalog, rest_catalog
+from .iceberg_rest import CUT, SECRET, SILENT, TOKEN, RestCatalog, rest_catalog
 from .iceberg_tables import IcebergTable, config_of
 
 VARIABLE = "LAKE_DELIVERY"
@@ -56,7 +57,7 @@ def test_a_client_and_its_secret_get_a_token(
 ) -> None:
     table, server = served
     monkeypatch.setenv(VARIABLE, f"delivery:{SECRET}")
-    oauth = {"oauth2-server-uri": f"{server.uri}/v1/oauth/tokens"}
+    oauth = {"oauth2-server-uri": f"{server.uri}/v1/oauth/tokens", "type": "rest"}
     config = config_of(table.folder, uri=server.uri, warehouse="", login_variable=VARIABLE, properties=oauth)
     versions.show({("a", "color"): value("Red")}, "run-1")
     assert deliver.deliver_values(versions.catalog, config, say=lambda _: None)["upserted"] == 1
@@ -80,18 +81,24 @@ def test_a_commit_that_is_there_though_the_server_says_conflict_has_succeeded(
 
 
 @pytest.mark.parametrize("applied", [True, False])
-@pytest.mark.parametrize("fault", [500, 502, 503, 504])
+@pytest.mark.parametrize("fault", [500, 502, 503, 504, CUT, SILENT])
 def test_a_commit_whose_answer_is_lost_is_there_once(
-    fault: int, applied: bool, served: tuple[IcebergTable, RestCatalog], versions: Versions
+    fault: int,
+    applied: bool,
+    served: tuple[IcebergTable, RestCatalog],
+    versions: Versions,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server fails after, or before, it has committed: the next delivery sees which."""
+    monkeypatch.setattr(limited, "SECONDS", (1.0, 1.0))
     table, server = served
     versions.show({("a", "color"): value("Red")}, "run-1")
     table.deliver(versions)
     versions.show({("a", "color"): value("Blue"), ("b", "color"): value("Red")}, "run-2")
     server.fault, server.applied = fault, applied
-    with pytest.raises(TemporaryFailure, match="Nothing of this step was applied, or all of it; run again"):
+    with pytest.raises(TemporaryFailure, match="Nothing of this step was applied, or all of it; run again") as raised:
         table.deliver(versions)
+    assert ("timed out" in str(raised.value)) == (fault == SILENT)
     assert len(table.summaries()) == 1 + applied
     assert table.deliver(versions)["steps"] == 1 - applied
     assert table.rows() == versions.seen()

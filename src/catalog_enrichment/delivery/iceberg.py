@@ -75,6 +75,9 @@ def connected(settings: IcebergConfig) -> Iterator[Catalog]:
     except ImportError:
         raise ConfigError(extras.missing("pyiceberg")) from None
     properties = {**settings.properties, "uri": settings.uri}
+    if not settings.uri.startswith("sqlite:"):
+        properties.pop("type", None)  # rest, or wrong
+        properties["py-catalog-impl"] = "catalog_enrichment.delivery.iceberg_rest.LimitedRestCatalog"
     if settings.warehouse:
         properties["warehouse"] = settings.warehouse
     if secret:
