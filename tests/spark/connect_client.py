@@ -13,7 +13,11 @@ from ..sample_catalog import SampleCatalog, table
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 20 * 60
-TIMES = ("first_imported_at", "asserted_at", "started_at", "finished_at", "decided_at", "quarantined_at", "scored_at")
+OF_ITS_OWN = (
+    *("first_imported_at", "asserted_at", "started_at", "finished_at", "decided_at", "quarantined_at", "scored_at"),
+    *("source_uri", "imported_by"),
+)
+"""Columns with times of the clock, paths, and the id of the import, which is about the files' paths."""
 
 _JOBS = """
 import json, os, signal, sys
@@ -66,10 +70,15 @@ def run_until_killed(*jobs: list[str], rows: int) -> None:
 
 
 def stored(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
-    """The rows of a table without times of the clock, in one order."""
-    kept = [{key: value for key, value in row.items() if key not in TIMES} for row in table(sample, name)]
+    """The rows of a table in one order, without what two catalogs cannot have in common."""
+    own = (*OF_ITS_OWN, "run_id") if name == "quarantine" else OF_ITS_OWN
+    kept = [{key: value for key, value in row.items() if key not in own} for row in table(sample, name)]
     return sorted(kept, key=lambda row: json.dumps(row, default=str, sort_keys=True))
 
 
 def outcomes(sample: SampleCatalog) -> list[tuple[Any, ...]]:
-    return sorted((run["kind"], run["run_id"], run["status"], run["counts"]) for run in table(sample, "runs"))
+    """Kind, id (but of imports), status and counts of the runs."""
+    return sorted(
+        (run["kind"], "" if run["kind"] == "import" else run["run_id"], run["status"], sorted(run["counts"]))
+        for run in table(sample, "runs")
+    )

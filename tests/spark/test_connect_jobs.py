@@ -10,8 +10,9 @@ import pytest
 
 from catalog_enrichment.spark.connect_server import LocalServer
 
-from ..sample_catalog import SampleCatalog
-from .connect_client import client, outcomes, run_jobs, stored
+from .. import sample_catalog
+from ..sample_catalog import PRODUCTS, SampleCatalog, listing, run_job, table, values
+from .connect_client import client, outcomes, run_jobs, run_until_killed, stored
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -70,3 +71,53 @@ def test_a_run_whose_server_dies_changes_nothing_and_is_finished_by_the_next(
     run_jobs(["enrich_catalog", *options(connect, server), "--no-report"])
     for name in ("predictions", "attribute_values", "current_values"):
         assert stored(connect, name) == stored(first_run[0], name), name
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> SampleCatalog:
+    """A catalog without products, and a champion to score them with."""
+    sample = sample_catalog.build(tmp_path / "classic")
+    rows = [listing(number) for number in range(PRODUCTS)]
+    rows[5]["image"] = "nosuch.jpg"
+    sample.feed([*rows, "no JSON"])
+    sample_catalog.register(sample, tmp_path / "artifacts")
+    sample.promotion.promote("1", expected_current=None)
+    return sample
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_backfill_and_its_rollbacks_write_on_a_connect_server_what_they_write_in_classic_spark(
+    empty: SampleCatalog, server: LocalServer, tmp_path: Path
+) -> None:
+    """On the server the backfill of two chunks is killed where its second has published and is not recorded yet."""
+    connect = empty.copy_to(tmp_path / "connect")
+    chunked = ["--set", "backfill.chunk_products=12"]
+
+    def classic(name: str, *arguments: str) -> dict[str, Any]:
+        code, summary, _ = run_job(name, *options(empty), *arguments)
+        assert code == 0, summary
+        return summary
+
+    classic("import_products")
+    done = classic("backfill", *chunked)
+    written = values(empty)
+    assert len(done["chunks"]) == 2
+    undone = classic("rollback_run", "--run-id", done["chunks"][1]["run_id"])
+    assert values(empty) != written
+    restored = classic("rollback_run", "--run-id", undone["run_id"])
+    assert values(empty) == written
+
+    on = options(connect, server)
+    run_until_killed(["import_products", *on], ["backfill", *on, *chunked], rows=2)  # of the import, and of a chunk
+    assert len({row["run_id"] for row in table(connect, "attribute_values")}) == 2
+    assert [row["kind"] for row in table(connect, "runs")].count("enrich") == 1
+    found = run_jobs(
+        ["backfill", *on, *chunked],
+        ["rollback_run", *on, "--run-id", done["chunks"][1]["run_id"]],
+        ["rollback_run", *on, "--run-id", undone["run_id"]],
+    )
+    assert [summary["run_id"] for summary in found] == [done["run_id"], undone["run_id"], restored["run_id"]]
+    for name in ("products", "quarantine", "predictions", "attribute_values", "current_values"):
+        assert stored(connect, name) == stored(empty, name), name
+    assert outcomes(connect) == outcomes(empty)
+    assert {row["op"] for row in table(connect, "attribute_values")} == {"assert", "retract", "reinstate"}
