@@ -70,6 +70,8 @@ def spark() -> Iterator[SparkSession]:
     """A local session; a task that fails once fails the test."""
     from pyspark.sql import SparkSession
 
+    from catalog_enrichment.spark.api_mode import remember_names
+
     session = (
         SparkSession.builder.master("local[2]")
         .appName("tests")
@@ -88,6 +90,7 @@ def spark() -> Iterator[SparkSession]:
         .config("spark.log.level", "ERROR")
         .getOrCreate()
     )
+    remember_names(session)
     yield session
     session.stop()
 

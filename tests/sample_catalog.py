@@ -242,6 +242,11 @@ def table(sample: SampleCatalog, name: str) -> list[dict[str, Any]]:
     return [row for batch in Catalog(sample.config.path("catalog")).scan(name) for row in batch.to_pylist()]
 
 
+def jobs_started(spark: SparkSession) -> int:
+    """Return how many jobs Spark has started since the session began."""
+    return int(spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
+
+
 def enrich(sample: SampleCatalog, window: Window | None = None, **options: Any) -> dict[str, Any]:
     return pipeline.enrich(sample.context(), sample.model(), window or Window(), **options)
 

@@ -13,7 +13,7 @@ import pytest
 
 from catalog_enrichment import contract
 from catalog_enrichment.catalog.lake import Catalog
-from catalog_enrichment.catalog.ledger import ActiveValues
+from catalog_enrichment.catalog.ledger import ActiveValues, LedgerState
 from catalog_enrichment.catalog.value_names import Names
 from catalog_enrichment.config.images import ImagesConfig
 from catalog_enrichment.context import load_dictionary
@@ -261,9 +261,11 @@ def decided(
     spark: SparkSession, catalog: Catalog, products: list[Any], events: list[Any], cap: int = 10
 ) -> dict[str, tuple[str, str]]:
     """Product -> decision and reason; what is stored is what is read."""
-    given = ActiveValues(1, frame(spark, "attribute_values", events))
+    given, none = frame(spark, "attribute_values", events), frame(spark, "attribute_values", [])
     asked, frame_of_products = request(cap), spark.createDataFrame(products, SCHEMA)
-    rows = decide_once(catalog, asked, frame_of_products, given, given, "run-1").collect()
+    of_catalog = LedgerState(1, given)
+    found = decide_once(catalog, asked, frame_of_products, ActiveValues(1, given), of_catalog, none, "run-1")
+    rows = found.collect()
     assert {(row["model_name"], row["model_version"], row["run_id"]) for row in rows} == {("m", "7", "run-1")}
     assert {row["attribute"] for row in rows} == {"color"}
     return {row["product_id"]: (row["decision"], row["reason"]) for row in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,22 @@ from catalog_enrichment.operations import rollback
 
 from .. import sample_catalog
 from ..clock import set_back
-from ..sample_catalog import SampleCatalog, change, enrich, table, values
+from ..sample_catalog import SampleCatalog, change, enrich, jobs_started, table, values
 
 
 def test_changed_content_is_scored_again_and_an_abstention_then_retracts(
     enriched: SampleCatalog, tmp_path: Path
 ) -> None:
     assert ("p001", "color") in values(enriched, "model")
+    spark, started = enriched.context().spark, []
+    started.append(jobs_started(spark))
     change(enriched, 1, title="Another thing altogether", image=None)  # no picture: the text-only path abstains
+    started.append(jobs_started(spark))
     run = enrich(enriched)
+    started.append(jobs_started(spark))
+    imported, decided = (after - before for before, after in pairwise(started))
+    assert imported <= 54
+    assert decided <= 100, "what a small change costs are Spark's jobs, each with a fixed time"
     assert run["predicted"] == 1
     assert ("p001", "color") not in values(enriched, "model")
     last = [row for row in table(enriched, "attribute_values") if row["run_id"] == run["run_id"]]

@@ -78,7 +78,7 @@ def test_i5_running_again_changes_nothing_and_says_so(enriched: SampleCatalog) -
     ("owner", "name"),
     [
         pytest.param(decisions, "decide_once", id="scored", marks=pytest.mark.slow),
-        pytest.param(score, "quarantined", id="predictions landed", marks=pytest.mark.slow),
+        pytest.param(score, "quarantine", id="predictions landed", marks=pytest.mark.slow),
         pytest.param(Catalog, "refresh_current_values", id="ledger committed"),
         pytest.param(runs, "write", id="readers served", marks=pytest.mark.slow),
     ],
@@ -88,7 +88,7 @@ def test_i5_a_run_killed_anywhere_and_started_again_ends_as_if_undisturbed(
 ) -> None:
     with killed_at(owner, name, unless_label="catch-up"):
         enrich(sample)
-    if name in ("decide_once", "quarantined"):
+    if name in ("decide_once", "quarantine"):
         assert not table(sample, "attribute_values")
         assert not values(sample, "model")
     resumed = enrich(sample)
@@ -185,7 +185,7 @@ def test_a_run_that_is_resumed_after_its_commit_shows_what_others_committed_mean
     with killed_at(Catalog, "refresh_current_values", unless_label="catch-up"):
         enrich(sample, Window(product_ids=("p002",)))
     [run_id] = {row["run_id"] for row in table(sample, "attribute_values") if row["product_id"] == "p001"}
-    nothing = decisions.Changes(catalog.read("attribute_values").limit(0), 0, {})
+    nothing = decisions.Changes(catalog.read("attribute_values").limit(0), 0, {}, None)
     decisions.publish(catalog, nothing, run_id)
     assert {"p001", "p002"} <= {product for product, _ in values(sample, "model")}
 

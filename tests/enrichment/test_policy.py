@@ -226,7 +226,7 @@ def active_values(spark: SparkSession) -> DataFrame:
 def test_what_waits_under_the_cap(spark: SparkSession) -> None:
     before = [row for name, case in CASES.items() for row in rows_of(name, case.decided)]
     decided, active = frame(spark, "predictions", before), active_values(spark)
-    over = policy.over_provisional_cap(decided, active, CAP)
+    over = policy.over_provisional_cap(decided, ledger.Totals.of(active), CAP)
     assert {name for name, case in CASES.items() if case.waits} <= set(over)
     assert not {"everything fits", "confirmed is exempt"} & set(over)
 
@@ -249,9 +249,9 @@ def test_only_values_to_publish_of_the_attributes_over_the_cap_wait(spark: Spark
     assert {(row["attribute"], row["value"], row["reason"]) for row in capped.collect()} == {
         ("color", "x", "provisional_cap"), ("color", "y", "near_miss"), ("size", "x", "certified"),
     }  # fmt: skip
-    active = frame(spark, "attribute_values", events_of(spark, rows_of("color", THREE)))
+    before = ledger.Totals.of(frame(spark, "attribute_values", events_of(spark, rows_of("color", THREE))))
     only_size = decided.where("attribute = 'size'")
-    assert policy.over_provisional_cap(only_size, active, ProvisionalCap(2, frozenset())) == []
+    assert policy.over_provisional_cap(only_size, before, ProvisionalCap(2, frozenset())) == []
 
 
 WAITING = {
@@ -435,7 +435,8 @@ def resumes(spark: SparkSession, catalog: Catalog, cap: ProvisionalCap = ROOM, o
     """``others``: products that have an active value of another run."""
     rows = frame(spark, "predictions", [prediction(name, "color", "Blue") for name in others])
     request: Any = SimpleNamespace(model=SimpleNamespace(certificates=[VALID, EXPIRED]), cap=cap)
-    return policy.may_resume(catalog, request, ledger.assertions(rows, stamp("run-0", 0)), "run-1")
+    state = ledger.LedgerState(0, ledger.assertions(rows, stamp("run-0", 0)))
+    return policy.may_resume(catalog, request, state, frame(spark, "attribute_values", []), "run-1")
 
 
 def test_a_run_that_has_landed_nothing_or_committed_may_resume(spark: SparkSession, catalog: Catalog) -> None:

@@ -49,6 +49,7 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
     rows += [prediction("f", "color", "Green", decision="abstain", reason=low)]
     rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("b", "g")]
     rows += [prediction(name, "color", "Red", decision="abstain", reason=low) for name in ("d", "h")]
+    rows += [prediction("j", "color", value, decision="abstain", reason="unseen_slice") for value in ("Red", "Blue")]
     given = {"d": {"color": ["Green"]}, "h": {"color": [], "size": ["S"]}}  # the merchant of d has said it
     shops = {"a": "s1", "b": "s2", "f": "s2", "i": "s4", "j": "s3"}
     products = [product(name, shop_id=shops.get(name), merchant_attributes=given.get(name)) for name in "abcdefghij"]
@@ -59,9 +60,10 @@ def test_a_product_with_several_values_is_counted_once_by_its_best_decision(
     })  # fmt: skip
     decided = frame(spark, "predictions", rows)
     counted = decision_counts(decided, scored)
+    kinds = ("written", "values_written", "suggested", "abstained", "waiting", "tried_again", "unseen")
     assert counted.by_attribute == {
-        "color": {"written": 0, "values_written": 0, "suggested": 1, "abstained": 5, "waiting": 0, "tried_again": 0},
-        "material": {"written": 2, "values_written": 3, "suggested": 1, "abstained": 2, "waiting": 2, "tried_again": 0},
+        "color": dict(zip(kinds, (0, 0, 1, 6, 0, 0, 2), strict=True)),
+        "material": dict(zip(kinds, (2, 3, 1, 2, 2, 0, 0), strict=True)),
     }
     assert counted.by_shop.row() == {
         "shops": {

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def installed(folder: Path, release: str | None) -> Path:
@@ -71,3 +75,22 @@ def test_the_jvm_that_a_session_starts_has_room_for_the_metadata_of_its_classes(
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     options = json.loads(found.stdout.splitlines()[-1])
     assert {session._JAVA_OPTIONS, "-Dof.the.user=1"} <= set(options)
+
+
+def test_pyspark_does_not_look_for_the_functions_of_columns_in_every_jar(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from py4j.java_gateway import JVMView
+    from pyspark.sql import functions as F
+
+    looked_up, look_up = list[str](), JVMView.__getattr__
+
+    def recorded(view: Any, name: str) -> Any:
+        looked_up.append(name)
+        return look_up(view, name)
+
+    monkeypatch.setattr(JVMView, "__getattr__", recorded)
+    F.coalesce("a", F.lit(1), F.col("a") == ~F.col("b"))
+    assert looked_up == []
+    assert spark.sparkContext._jvm.java
+    assert looked_up == ["java"]

@@ -19,6 +19,7 @@ from catalog_enrichment.spark.frames import few_ids
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pyarrow as pa
     from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -27,17 +28,24 @@ REMOVING = (RunKind.IMPORT, RunKind.DELETE)
 """The kinds of runs that remove products. Their ledger events are about products that are gone, or were."""
 
 
-def retract_values(catalog: Catalog, run_id: str, products: DataFrame, at: datetime) -> int:
+def retract_values(
+    catalog: Catalog, run_id: str, products: DataFrame, at: datetime, ids: pa.Array | None = None
+) -> int:
     """Retract the values of ``products``, in one commit of the run; return how many events the run has.
 
-    Nothing is committed where there is nothing to retract. ``at``: when the run began.
+    Nothing is committed where there is nothing to retract. ``at``: when the run began. ``ids``: of ``products``, if
+    they are known; else they are looked up.
     """
     known = catalog.tables.rows_of("attribute_values", run_id)
     if known is not None:
         return known
-    if catalog.version("attribute_values") < 0 or products.isEmpty():
+    if catalog.version("attribute_values") < 0:
         return 0
-    events = catalog.read("attribute_values", ids=few_ids(products))
+    if ids is None:
+        ids = few_ids(products)
+    if ids is not None and not len(ids):
+        return 0
+    events = catalog.read("attribute_values", ids=ids)
     values = catalog.checkpoints.get_or_compute(run_id, "gone_values", to_retract(events, products))
     if values.isEmpty():
         return 0

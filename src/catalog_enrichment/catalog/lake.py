@@ -190,11 +190,14 @@ class Catalog:
 
     # writing
 
-    def append(self, table: str, df: DataFrame, run_id: str) -> int:
+    def append(self, table: str, df: DataFrame, run_id: str, number: int | None = None) -> int:
         """Add the rows of ``df``; return how many the run wrote, also when an earlier call did it.
 
-        Raises DataContractError, with nothing committed, if ``df`` does not keep the table's contract.
+        ``number``: of the rows, if it is known; without any, no Spark job is started. Raises DataContractError, with
+        nothing committed, if ``df`` does not keep the table's contract.
         """
+        if number == 0:
+            return self.append_rows(table, [], run_id)
         return self._write(table, run_id, lambda _: (self._spark_parts(table, df), None))
 
     def append_rows(self, table: str, rows: Sequence[dict[str, Any]], run_id: str) -> int:
@@ -208,17 +211,19 @@ class Catalog:
         """
         return self._write(table, run_id, lambda delta: (self._spark_parts(table, df), names_of(delta)))
 
-    def replace_products(self, table: str, df: DataFrame, changed: DataFrame, run_id: str) -> int:
+    def replace_products(
+        self, table: str, df: DataFrame, changed: DataFrame, run_id: str, ids: pa.Array | None = None
+    ) -> int:
         """Put the rows of ``df`` in place of those about the products whose ``product_id`` is in ``changed``; otherwise
         as :meth:`replace`.
 
         ``df`` has rows about these products only. The rows of all other products stay, most of them in the files in
         which they are: only files that hold a row about a changed product are written again. Returns how many rows
-        the table has.
+        the table has. ``ids``: of ``changed``, if they are known; else they are looked up.
         """
 
         def write(delta: DeltaTable) -> tuple[list[Part], list[str]]:
-            return self._updated_parts(table, delta, df, changed, few_ids(changed))
+            return self._updated_parts(table, delta, df, changed, few_ids(changed) if ids is None else ids)
 
         return self._write(table, run_id, write)
 
@@ -308,12 +313,15 @@ class Catalog:
         delta = self.tables.open("current_values")
         return delta is None or _derived_from(delta) != self._source_versions()
 
-    def refresh_current_values(self, run_id: str, changed: DataFrame | None = None) -> bool:
+    def refresh_current_values(
+        self, run_id: str, changed: DataFrame | None = None, ids: pa.Array | None = None
+    ) -> bool:
         """Derive ``current_values`` again if it is stale; return whether it was.
 
         Its commit keeps the versions of the tables that it was derived from, and a hash of the dictionary's numbers.
         ``changed``: has the ``product_id`` of every product that ``run_id`` changed, in the products or the ledger.
-        Where nothing else has changed since the last refresh, only these products are derived again.
+        Where nothing else has changed since the last refresh, only these products are derived again. ``ids``: theirs,
+        if they are known; else they are looked up.
         """
         for _ in range(REFRESH_ATTEMPTS):
             # the order matters: opened before the sources are looked at, so that a refresh that saw older
@@ -323,7 +331,7 @@ class Catalog:
             if _derived_from(delta) == sources:
                 return False
             some = changed is not None and self._only_changed_by(run_id, _derived_from(delta), sources)
-            parts, replaced = self._derived(delta, sources, changed if some else None)
+            parts, replaced = self._derived(delta, sources, changed if some else None, ids)
             if self.tables.commit(delta, parts, run_id, sources, replaced=replaced):
                 return True
         raise DataContractError(
@@ -332,13 +340,17 @@ class Catalog:
         )
 
     def _derived(
-        self, delta: DeltaTable, sources: dict[str, int], changed: DataFrame | None
+        self, delta: DeltaTable, sources: dict[str, int], changed: DataFrame | None, ids: pa.Array | None
     ) -> tuple[list[Part], list[str]]:
         """Write the current values by these versions of the ``sources``, in place of ``delta``, the table as it is.
 
-        ``changed``: only those of these products. Returns files, and the names of those that they replace.
+        ``changed``: only those of these products, ``ids`` if known. Returns files, and the names of those that they
+        replace.
         """
-        ids = None if changed is None else few_ids(changed)
+        if changed is None:
+            ids = None
+        elif ids is None:
+            ids = few_ids(changed)
         products, events = (
             self.read(table, sources[table] or -1, columns, ids)
             for table, columns in ledger.CURRENT_VALUES_FROM.items()

@@ -16,6 +16,7 @@ The order of events is that of ``asserted_at``: one time per run, later than tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -142,17 +143,27 @@ class Totals:
     """How many events refer to another event."""
     asserted_at: Mapping[str, datetime]
     """Run id -> time of its events, in UTC."""
+    asserted: Mapping[tuple[str, str | None], int]
+    """Attribute and certificate id -> values that models have asserted, active or not."""
 
     @classmethod
     def of(cls, events: DataFrame) -> Totals:
         from pyspark.sql import functions as F
 
-        human = F.count(F.when(F.col("source") == Source.HUMAN.value, 1))
-        micros_of_run = F.struct("run_id", F.unix_micros("asserted_at"))
-        row = events.agg(human, F.count("refers_to"), F.collect_set(micros_of_run)).first()
-        human_events, corrections, of_runs = row or (0, 0, [])
-        times = {run_id: _EPOCH + timedelta(microseconds=micros) for run_id, micros in sorted(of_runs)}
-        return cls(max(times.values(), default=None), human_events, corrections, times)
+        by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
+        groups = events.groupBy("run_id", "attribute", "certificate_id").agg(
+            F.max(F.unix_micros("asserted_at")).alias("micros"),
+            F.count_if(F.col("source") == Source.HUMAN.value).alias("human"),
+            F.count("refers_to").alias("corrections"),
+            F.count_if(by_model).alias("asserted"),
+        )
+        times, asserted = dict[str, datetime](), Counter[tuple[str, str | None]]()
+        human = corrections = 0
+        for row in groups.collect():
+            times[row["run_id"]] = _EPOCH + timedelta(microseconds=row["micros"])  # one time per run
+            asserted[row["attribute"], row["certificate_id"]] += row["asserted"]
+            human, corrections = human + row["human"], corrections + row["corrections"]
+        return cls(max(times.values(), default=None), human, corrections, times, asserted)
 
 
 def assertions(decided: DataFrame, stamp: RunStamp) -> DataFrame:

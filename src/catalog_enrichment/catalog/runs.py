@@ -208,11 +208,17 @@ def latest_attempts(catalog: Catalog) -> DataFrame:
     return catalog.read(TABLE).withColumn("age", F.row_number().over(newest)).where("age = 1").drop("age")
 
 
-def find(catalog: Catalog, run_id: str) -> Row | None:
-    """Return the row of the succeeded attempt of ``run_id``; None if there is none."""
-    from pyspark.sql import functions as F
+def find(catalog: Catalog, run_id: str) -> dict[str, Any] | None:
+    """Return the row of the succeeded attempt of ``run_id``, without Spark; None if there is none."""
+    import pyarrow.compute as pc
 
-    return succeeded(catalog).where(F.col("run_id") == run_id).first()
+    for batch in catalog.scan(TABLE):
+        of_run = pc.equal(batch.column("run_id"), run_id)
+        found = batch.filter(pc.and_(of_run, pc.equal(batch.column("status"), RunStatus.SUCCEEDED.value)))
+        if found.num_rows:
+            [row] = found.to_pylist(maps_as_pydicts="strict")
+            return dict(row)
+    return None
 
 
 def newest(catalog: Catalog, condition: Column) -> Row | None:
@@ -222,11 +228,11 @@ def newest(catalog: Catalog, condition: Column) -> Row | None:
     return succeeded(catalog).where(condition).orderBy(F.desc("finished_at")).first()
 
 
-def newest_of(catalog: Catalog, kind: RunKind) -> Row | None:
-    """Return the succeeded run of this kind that finished last; None if there is none."""
-    from pyspark.sql import functions as F
-
-    return newest(catalog, F.col("kind") == kind.value)
+def newest_of(catalog: Catalog, kind: RunKind) -> dict[str, Any] | None:
+    """Return the succeeded run of this kind that finished last, without Spark; None if there is none."""
+    known = rows(catalog, ["run_id", "kind", "status", "finished_at"])
+    of_kind = [row["run_id"] for row in known if row["kind"] == kind.value and has_succeeded(row)]
+    return find(catalog, of_kind[-1]) if of_kind else None
 
 
 def rolled_back(catalog: Catalog, attributes: Sequence[str]) -> dict[str, set[str]]:

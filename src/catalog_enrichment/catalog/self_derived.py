@@ -32,17 +32,22 @@ _KEY = ["product_id", "attribute"]
 _VALUE = [*_KEY, "value"]
 
 
-def newly_found(catalog: Catalog, imported: DataFrame, at: datetime) -> DataFrame:
+def may_be_found(catalog: Catalog) -> bool:
+    """Return whether this system has written or suggested anything yet."""
+    return any(catalog.version(table) > 0 for table in ("attribute_values", "predictions"))  # 0 is the empty table
+
+
+def newly_found(catalog: Catalog, imported: DataFrame, at: datetime, ids: pa.Array | None = None) -> DataFrame:
     """Return rows of the contract `self_derived` for imported merchant values that are not marked yet.
 
     ``imported``: product_id and normalised merchant_attributes, of the new and changed products. Values are only
     written where the merchant gives none, so a merchant value that was written here before is self-derived. Suggestions
     are made where the merchant gives values too: a suggested value is self-derived only if the stored product does not
-    have it.
+    have it. ``ids``: of ``imported``, if they are known; else they are looked up.
     """
     from pyspark.sql import functions as F
 
-    given, ids = _values(imported), few_ids(imported)
+    given, ids = _values(imported), few_ids(imported) if ids is None else ids
     products = catalog.read("products", columns=["product_id", "merchant_attributes"], ids=ids)
     stored = products.join(imported.select("product_id"), "product_id", "left_semi")
     stored = stored.select("product_id", F.explode("merchant_attributes").alias("attribute", "stored"))

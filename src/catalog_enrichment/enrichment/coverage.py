@@ -17,7 +17,7 @@ from catalog_enrichment.catalog import coverage_groups, runs
 from catalog_enrichment.catalog.coverage_groups import BY, COVERAGE_KEY, Groups, bounded, from_rows, moved, to_rows
 from catalog_enrichment.records import RunKind, Source
 from catalog_enrichment.spark import category_filters
-from catalog_enrichment.spark.frames import few_ids, largest_groups
+from catalog_enrichment.spark.frames import largest_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,9 +112,9 @@ def now(catalog: Catalog, dictionary: Dictionary, scope: IncrementalScope | None
     return kept.updated(catalog, dictionary, scope.ids)
 
 
-def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, changes: DataFrame) -> Coverage:
-    """Return the coverage after a run that started with ``before``; ``changes``: its ledger events."""
-    ids = few_ids(changes)
+def after(catalog: Catalog, dictionary: Dictionary, before: Coverage, ids: pa.Array | None) -> Coverage:
+    """Return the coverage after a run that started with ``before``; ``ids``: the products whose values it changed, None
+    for too many."""
     if ids is None:
         return count(catalog, dictionary)
     return before.updated(catalog, dictionary, ids)

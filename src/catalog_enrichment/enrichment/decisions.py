@@ -18,8 +18,10 @@ from catalog_enrichment.enrichment.decided_rows import DecisionRules, decide_row
 from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Modality, Op, Source
+from catalog_enrichment.spark.frames import few_ids
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
@@ -37,6 +39,8 @@ class Changes:
     published: int
     """Values of all attributes."""
     retracted_by_attribute: dict[str, int]
+    ids: pa.Array | None
+    """The products that the events are about; None: too many."""
 
     @property
     def retracted(self) -> int:
@@ -45,16 +49,23 @@ class Changes:
 
 
 def decide_and_plan(
-    catalog: Catalog, request: RunRequest, state: ledger.LedgerState, selection: Selection, scored: DataFrame
+    catalog: Catalog,
+    request: RunRequest,
+    state: ledger.LedgerState,
+    selection: Selection,
+    scored: DataFrame,
+    refused: int,
 ) -> tuple[DataFrame, Changes]:
     """Return the run's decisions (contract `predictions`) and the ledger events that follow from them.
 
-    What is retracted without a decision makes room under the provisional cap.
+    What is retracted without a decision makes room under the provisional cap. ``refused``: how many of ``scored`` could
+    not be scored.
     """
-    run_id = selection.run_id
-    retracted = selection.retracted.unionByName(policy.of_refused(selection.active.events, scored))
+    run_id, retracted = selection.run_id, selection.retracted
+    if refused:
+        retracted = retracted.unionByName(policy.of_refused(selection.active.events, scored))
     active = selection.active.without(retracted)
-    decided = decide_once(catalog, request, scored, active, state.active().without(retracted), run_id)
+    decided = decide_once(catalog, request, scored, active, state, retracted, run_id)
     return decided, plan_changes(catalog, request.stamp(run_id, state), active.events, decided, retracted)
 
 
@@ -66,12 +77,14 @@ def decide_once(
     request: RunRequest,
     scored: DataFrame,
     active: ActiveValues,
-    all_active: ActiveValues,
+    state: ledger.LedgerState,
+    retracted: DataFrame,
     run_id: str,
 ) -> DataFrame:
     """Return the run's decisions, or those that it landed before it was killed.
 
-    ``active``: the active values of the scored products; ``all_active``: of the catalog, for the provisional cap.
+    ``active``: the active values of the scored products. Those of the catalog, without ``retracted``, are looked at
+    where the provisional cap may be reached.
     """
     from pyspark.sql import functions as F
 
@@ -82,10 +95,11 @@ def decide_once(
     decided = decide_rows(products, DecisionRules.of(request, run_id))
     decided = catalog.checkpoints.get_or_compute(run_id, _of_this_attempt("decided"), decided)
     decided = policy.suppress(catalog, request, decided, scored)
-    attributes = policy.over_provisional_cap(decided, all_active.events, request.cap)
+    attributes = policy.over_provisional_cap(decided, state.totals, request.cap)
     if not attributes:
         return decided
-    capped = policy.suppress_over_cap(decided, all_active.events, request.cap, attributes)
+    all_active = state.active().without(retracted).events
+    capped = policy.suppress_over_cap(decided, all_active, request.cap, attributes)
     return catalog.checkpoints.get_or_compute(run_id, _of_this_attempt("capped"), capped)
 
 
@@ -156,7 +170,7 @@ def _counted(events: DataFrame) -> Changes:
     counts: dict[str, dict[str, int]] = {Op.ASSERT.value: {}, Op.RETRACT.value: {}}
     for row in events.groupBy("op", "attribute").count().collect():
         counts[row["op"]][row["attribute"]] = row["count"]
-    return Changes(events, sum(counts[Op.ASSERT.value].values()), counts[Op.RETRACT.value])
+    return Changes(events, sum(counts[Op.ASSERT.value].values()), counts[Op.RETRACT.value], few_ids(events))
 
 
 def over_max_changes(catalog: Catalog, changes: Changes, max_changes: int, run_id: str) -> str | None:
@@ -184,6 +198,6 @@ def refuse_too_many_changes(over_limit: str | None) -> None:
 
 def publish(catalog: Catalog, changes: Changes, run_id: str) -> int:
     """Commit the events (the run's commit point), then derive what readers see. Returns the number of its events."""
-    written = catalog.append("attribute_values", changes.events, run_id)
-    catalog.refresh_current_values(run_id, changes.events)
+    written = catalog.append("attribute_values", changes.events, run_id, changes.published + changes.retracted)
+    catalog.refresh_current_values(run_id, changes.events, changes.ids)
     return written

@@ -71,13 +71,14 @@ def enrich(
             scored = score.score(catalog, run_id, selection, model, config, persist)
             record.count(**score.count_scored(scored, selection))
             predicted = record.counts["predicted"]
-            stage.count(selection.rows, predicted, selection.rows - predicted, score.note(record.counts))
+            refused = selection.rows - predicted
+            stage.count(selection.rows, predicted, refused, score.note(record.counts))
 
         with catalog.checkpoints.dropping(run_id, kept):
             with stages("decide") as stage:
                 drifted = drift_check.check(context, request, selection, scored)
                 request = replace(request, drifted=drifted.pauses)
-                decided, changes = decisions.decide_and_plan(catalog, request, state, selection, scored)
+                decided, changes = decisions.decide_and_plan(catalog, request, state, selection, scored, refused)
                 before = coverage.now(catalog, context.dictionary, selection.scope)
                 outcome = summary.RunOutcome(selection, scored, decided, changes, before, drifted)
                 summary.record_decisions(record, catalog, request, outcome)
@@ -91,12 +92,11 @@ def enrich(
                 # a run that is resumed after its commit finds its own values covered
                 seen_before = catalog.checkpoints.remember(run_id, coverage.BEFORE, before.before())
                 landed = catalog.append("predictions", decided, run_id)
-                quarantined = score.quarantined(scored, model, run_id)
-                stage.count(None, landed, catalog.append("quarantine", quarantined, run_id))
+                stage.count(None, landed, score.quarantine(catalog, scored, refused, model, run_id))
 
             with stages("publish") as stage:
                 stage.count(None, decisions.publish(catalog, changes, run_id))
-                after = coverage.after(catalog, context.dictionary, before, changes.events)
+                after = coverage.after(catalog, context.dictionary, before, changes.ids)
                 summary.add_coverage(record, seen_before, after, outcomes.by_reason(catalog, decided))
 
         runs.write(catalog, record)  # the last write of the run, but for the switches that its row names

@@ -22,6 +22,7 @@ What merchants and people gave is never touched. When the cause is gone the attr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -155,22 +156,21 @@ def _abstaining(decided: DataFrame, where: Column, reason: Reason) -> DataFrame:
 # chunks of a backfill are runs of their own: the highest scores come first within a chunk, not over all chunks.
 
 
-def over_provisional_cap(decided: DataFrame, active: DataFrame, cap: ProvisionalCap) -> list[str]:
+def over_provisional_cap(decided: DataFrame, ledger_before: ledger.Totals, cap: ProvisionalCap) -> list[str]:
     """Return the attributes with values to publish that may be more than the room: for :func:`suppress_over_cap`.
 
-    ``decided``: rows of the contract `predictions`; ``active``: the assert events of active values, which are read
-    only where something is to be published under a provisional certificate. Replaced values count twice.
+    ``decided``: rows of the contract `predictions`. All values count that were ever asserted under a provisional
+    certificate, also those that are not active any more.
     """
     from pyspark.sql import functions as F
 
-    def counted(rows: DataFrame) -> dict[str, int]:
-        return {row["attribute"]: row["count"] for row in rows.groupBy("attribute").count().collect()}
-
-    published = counted(decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional()))
-    if not published:
-        return []
-    there = counted(_of_model(active).where(cap.provisional() & F.col("attribute").isin(sorted(published))))
-    return sorted(name for name, new in published.items() if new + there.get(name, 0) > cap.limit)
+    published = decided.where((F.col("decision") == Decision.PUBLISH.value) & cap.provisional())
+    values = Counter({row["attribute"]: row["count"] for row in published.groupBy("attribute").count().collect()})
+    new = set(values)
+    for (attribute, certificate_id), number in ledger_before.asserted.items():
+        if certificate_id not in cap.confirmed:
+            values[attribute] += number
+    return sorted(name for name in new if values[name] > cap.limit)
 
 
 def suppress_over_cap(
@@ -340,13 +340,15 @@ def landed_decisions(catalog: Catalog, run_id: str) -> DataFrame | None:
     return rows.where(rows["run_id"] == run_id)
 
 
-def may_resume(catalog: Catalog, request: RunRequest, active: DataFrame, run_id: str) -> bool:
+def may_resume(
+    catalog: Catalog, request: RunRequest, state: ledger.LedgerState, retracted: DataFrame, run_id: str
+) -> bool:
     """Return whether everything that an earlier attempt of ``run_id`` landed may still be published (I2).
 
     Not if a certificate has expired since, a reviewer has refused a value, or other runs have taken the room under the
     provisional cap. (A switch that was moved makes another run.) After the run's commit to the ledger its values are
-    visible, and it may resume. ``active``: the assert events of all active values but those that the run retracts
-    without a decision: it had decided with the room that they leave.
+    visible, and it may resume. ``retracted``: what the run retracts without a decision: it had decided with the room
+    that it leaves.
     """
     from pyspark.sql import functions as F
 
@@ -361,8 +363,8 @@ def may_resume(catalog: Catalog, request: RunRequest, active: DataFrame, run_id:
     now_refused = without_refused(published, review_tables.refused(catalog), catalog.dictionary)
     if not now_refused.where(F.col("reason") == Reason.REFUSED_BY_PERSON.value).isEmpty():
         return False
-    attributes = over_provisional_cap(decided, active, request.cap)
+    attributes = over_provisional_cap(decided, state.totals, request.cap)
     if not attributes:
         return True
-    fitting = suppress_over_cap(decided, active, request.cap, attributes)
+    fitting = suppress_over_cap(decided, state.active().without(retracted).events, request.cap, attributes)
     return bool(fitting.where(F.col("decision") == Decision.PUBLISH.value).count() == published.count())

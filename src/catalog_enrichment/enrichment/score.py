@@ -247,11 +247,14 @@ def problems(scored: DataFrame) -> DataFrame:
     return scored.select("shop_id", F.coalesce("error", "image_reason").alias("problem")).where("problem IS NOT NULL")
 
 
-def quarantined(scored: DataFrame, model: ResolvedModel, run_id: str) -> DataFrame:
-    """Return quarantine rows for the products that could not be scored."""
+def quarantine(catalog: Catalog, scored: DataFrame, number: int, model: ResolvedModel, run_id: str) -> int:
+    """Append quarantine rows for the ``number`` products that could not be scored; return how many the run wrote."""
     from pyspark.sql import functions as F
 
+    if not number:
+        return catalog.append_rows("quarantine", [], run_id)
     failed = scored.where(F.col("error").isNotNull()).select(
         "product_id", "content_hash", F.col("error").alias("reason"), "detail"
     )
-    return quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)
+    rows = quarantine_rows(failed, QuarantineStage.DECODE, run_id, model_version=model.version)
+    return catalog.append("quarantine", rows, run_id)

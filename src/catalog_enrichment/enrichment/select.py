@@ -29,7 +29,7 @@ from catalog_enrichment.enrichment.request import RequestIdentity, RunRequest
 from catalog_enrichment.reasons import SEEN_BY_TRYING, Reason
 from catalog_enrichment.records import RunKind, make_run_id
 from catalog_enrichment.spark import category_filters
-from catalog_enrichment.spark.frames import few_ids
+from catalog_enrichment.spark.frames import empty_frame, few_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,10 +173,11 @@ def _selected(
     may_be_removed = scope is None and bool(state.totals.asserted_at)
     retracted = persist(policy.to_retract(active.events, status, request, may_be_removed))
     retractions, retracted_hash = fingerprints.counted(retracted, F.xxhash64("event_id", "contradiction"))
-    kept = state.active().without(retracted).events
+    if not retractions:  # nothing to join to, in all that follows
+        retracted = empty_frame(retracted.sparkSession, retracted.schema)
     counts, waiting = _status_counts(status), dict[str, int]()
     if counts.any_waiting:
-        status, waiting = _with_room(status, kept, request, persist)
+        status, waiting = _with_room(status, state.active().without(retracted).events, request, persist)
         counts = _status_counts(status)
     ready, rows, inputs = status.where(F.col("status") == READY), counts.ready, counts.fingerprint
     skipped = dict(counts.skipped)
@@ -188,7 +189,7 @@ def _selected(
         skipped[Reason.UNCHANGED.value] = scope.others
     run_id = request.run_id(inputs, state.totals.human_events, *([retracted_hash] if retractions else []))
     return Selection(
-        run_id=_unused(catalog, request, kept, run_id),
+        run_id=_unused(catalog, request, state, retracted, run_id),
         ready=ready,
         rows=rows,
         source=request.window.select(catalog.read("products", ids=ids)),
@@ -277,14 +278,14 @@ def _with_room(
     return status, {row["attribute"]: row["waiting"] for row in rows if row["waiting"]}
 
 
-def _unused(catalog: Catalog, request: RunRequest, kept: DataFrame, run_id: str) -> str:
+def _unused(catalog: Catalog, request: RunRequest, state: LedgerState, retracted: DataFrame, run_id: str) -> str:
     """Return ``run_id``, or the next id that follows from it if a run of that id is over.
 
     It has succeeded, and its work was rolled back; or it was killed, and what it landed must not be published any more.
-    ``kept``: the assert events of all active values but those that the run retracts.
+    ``retracted``: the values that the run retracts without a decision.
     """
     finished = runs.succeeded_ids(catalog)
-    while run_id in finished or not policy.may_resume(catalog, request, kept, run_id):
+    while run_id in finished or not policy.may_resume(catalog, request, state, retracted, run_id):
         run_id = make_run_id(RunKind.ENRICH, run_id, "again")
     return run_id
 

@@ -65,6 +65,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
     counted, waiting = decision_counts(outcome.decided, outcome.scored), outcome.selection.waiting
     not_on = switches.read(catalog).with_more(request.drifted)
     found = attributes(counted, outcome.changes, outcome.before, request.model, waiting)
+    unseen = any(numbers["unseen"] for numbers in counted.by_attribute.values())
     record.attributes = (
         (record.attributes or {})
         | found
@@ -72,7 +73,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
             by_shop.KEY: counted.by_shop.row(),
             DRIFT_KEY: outcome.drifted.to_dict(),
             PAUSED_KEY: shortened([f"{switch} is {switch.state.value}: {switch.why}" for switch in not_on.entries]),
-            UNSEEN_KEY: unseen_slices(request.model.certificates, outcome.decided),
+            UNSEEN_KEY: unseen_slices(request.model.certificates, outcome.decided) if unseen else {},
         }
     )
     tried_again = sum(numbers["tried_again"] for numbers in counted.by_attribute.values())
@@ -84,7 +85,7 @@ def record_decisions(record: RunRecord, catalog: Catalog, request: RunRequest, o
 # --- counted per attribute and shop ----------------------------------------------------------------------------------
 
 _OF_SHOPS = (Reason.DISAGREES_WITH_MERCHANT, Reason.BELOW_THRESHOLD)
-_OF_ATTRIBUTES = ("written", "values_written", "suggested", "abstained", "waiting", "tried_again")
+_OF_ATTRIBUTES = ("written", "values_written", "suggested", "abstained", "waiting", "tried_again", "unseen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class DecisionCounts:
     """Numbers of products by decision. A product with several values counts by its best value."""
 
     by_attribute: dict[str, dict[str, int]]
-    """Attribute -> products written, suggested, abstained, and values written, that wait under the cap or are tried
-    again."""
+    """Attribute -> products written, suggested, abstained, and values written, that wait under the cap, are tried again
+    or are in a slice that no certificate covers."""
     by_shop: by_shop.Counted
     """Products: ``disagrees_with_merchant.ATTRIBUTE``, ``below_threshold.ATTRIBUTE`` where the merchant gave no value,
     and the reasons of :func:`score.problems`."""
@@ -133,6 +134,7 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
         any_row(F.col("decision") == Decision.SUGGEST.value).alias("suggest"),
         F.count_if(F.col("reason") == Reason.PROVISIONAL_CAP.value).alias("waiting"),
         F.count_if(tried_again).alias("tried_again"),
+        F.count_if(F.col("reason") == Reason.UNSEEN_SLICE.value).alias("unseen"),
         *(any_row(F.col("reason") == reason.value).alias(reason.value) for reason in _OF_SHOPS),
     )
     written, suggested = F.col("publish") == 1, (F.col("publish") == 0) & (F.col("suggest") == 1)
@@ -147,6 +149,7 @@ def _decisions_by_shop(decided: DataFrame, scored: DataFrame) -> DataFrame:
         F.count_if(~written & ~suggested).alias("abstained"),
         F.sum("waiting").alias("waiting"),
         F.sum("tried_again").alias("tried_again"),
+        F.sum("unseen").alias("unseen"),
         F.sum(Reason.DISAGREES_WITH_MERCHANT.value).alias(Reason.DISAGREES_WITH_MERCHANT.value),
         F.count_if(unsure).alias(Reason.BELOW_THRESHOLD.value),
         F.when(F.grouping("name") == 1, by_shop.ALL).otherwise(by_shop.SHOP).alias("by"),

@@ -10,7 +10,7 @@ that changes nothing writes nothing. Nothing else in the catalog is changed: the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from catalog_enrichment.records import NOTHING_TO_DO, RunKind, RunStatus, make_r
 from catalog_enrichment.spark.frames import largest_groups
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row
+    from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.config.proposer import ProposalsConfig
@@ -137,7 +137,7 @@ def _import(context: Context, record: RunRecord, given: ProposalsConfig) -> dict
 # --- the last import --------------------------------------------------------------------------------------------------
 
 
-def _is_unchanged(catalog: Catalog, record: RunRecord, last: Row) -> bool:
+def _is_unchanged(catalog: Catalog, record: RunRecord, last: Mapping[str, Any]) -> bool:
     """Return whether ``last`` read the same files in the same way, and neither products nor answers changed since."""
     if (last["input_fingerprint"], last["config_hash"]) != (record.input_fingerprint, record.config_hash):
         return False

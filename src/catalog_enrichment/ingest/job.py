@@ -14,6 +14,7 @@ new position of a source that tells its changes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import __version__, contract, resources
@@ -47,7 +48,7 @@ from catalog_enrichment.validation.snapshot import refuse_unusable_pictures, try
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, Row
+    from pyspark.sql import DataFrame
 
     from catalog_enrichment.catalog.lake import Catalog
     from catalog_enrichment.context import Context
@@ -113,7 +114,9 @@ def _import(
         checks.check_filled(given, now, before, reading, context.say)
         if reading.part is None:
             checks.name_unused_categories(given, context.dictionary, snapshot.accepted_rows(), context.say)
-        self_derived_values = _find_self_derived(context, record, snapshot) if snapshot.changes else None
+        self_derived_values = None
+        if snapshot.changes and self_derived.may_be_found(catalog):
+            self_derived_values = _find_self_derived(context, record, snapshot)
         stage.count(snapshot.counts["rows"], snapshot.counts["products"], snapshot.refused)
     quarantined = quarantine_rows(snapshot.refused_rows(), QuarantineStage.IMPORT, run_id, at=record.started_at)
     published = snapshot.alters or catalog.current_values_stale()
@@ -129,17 +132,19 @@ def _import(
             context, record, snapshot.accepted_rows(), may_refuse and not reading.is_small(record.counts["rows"])
         )
     with stages("publish") as stage:
-        stage.quarantined = _append(catalog, "quarantine", quarantined, snapshot.refused, run_id)
+        stage.quarantined = catalog.append("quarantine", quarantined, run_id, snapshot.refused)
         if self_derived_values is not None:
             marked = sum(record.by_reason("self_derived").values())
             # before the products: see self_derived.scan_products
-            _append(catalog, self_derived.TABLE, self_derived_values, marked, run_id)
+            catalog.append(self_derived.TABLE, self_derived_values, run_id, marked)
         if snapshot.alters:
             written = snapshot.products_to_write(catalog.stored("products", ids=ids), run_id)
-            stage.rows_out = catalog.replace_products("products", written, snapshot.replaced_ids(), run_id)
+            replaced = snapshot.replaced()
+            stage.rows_out = catalog.replace_products("products", written, replaced.rows, run_id, replaced.ids)
             _retract_past_values(context, record, snapshot)
         # where nothing is altered they are stale because of another job
-        catalog.refresh_current_values(run_id, snapshot.readers_ids() if snapshot.alters else None)
+        of_readers = snapshot.of_readers()
+        catalog.refresh_current_values(run_id, of_readers.rows if snapshot.alters else None, of_readers.ids)
     record.window = _window(record, before, reading)
     runs.write(catalog, record)  # the last write of the run
     catalog.checkpoints.drop(run_id)
@@ -214,7 +219,7 @@ def _absence(context: Context, record: RunRecord, before: LastImport, reading: R
     return Absence(given.complete and reading.part is None and not seen, given.absent_imports)
 
 
-def _nothing_new(context: Context, record: RunRecord, last: Row) -> dict[str, Any]:
+def _nothing_new(context: Context, record: RunRecord, last: Mapping[str, Any]) -> dict[str, Any]:
     """Return the summary where ``last`` imported the same rows: its counts."""
     context.say(f"nothing to do: run {last['run_id']} imported these files, and nothing has changed since")
     record.counts = last["counts"] | {NEW: 0, CHANGED: 0, UNCHANGED: last["counts"]["products"]}
@@ -261,7 +266,7 @@ def _check_attributes(context: Context) -> None:
         )
 
 
-def _run_id(catalog: Catalog, record: RunRecord, last: Row | None, reading: Reading) -> str:
+def _run_id(catalog: Catalog, record: RunRecord, last: Mapping[str, Any] | None, reading: Reading) -> str:
     """Return the same id for the same inputs and the same products before the import.
 
     A run that was killed after it had committed the products is resumed, if its comparison with the products before is
@@ -313,7 +318,8 @@ def _retract_past_values(context: Context, record: RunRecord, snapshot: Compared
     """
     if not (snapshot.removed or snapshot.counts[NEW]):
         return
-    events = gone_products.retract_values(context.catalog, record.run_id, snapshot.other_ids(), record.started_at)
+    others = snapshot.others()
+    events = gone_products.retract_values(context.catalog, record.run_id, others.rows, record.started_at, others.ids)
     record.count(**{RETRACTED: events})
 
 
@@ -322,7 +328,8 @@ def _find_self_derived(context: Context, record: RunRecord, snapshot: ComparedSn
 
     To be called before the products are replaced: it compares with the values that the merchants gave until now.
     """
-    found = self_derived.newly_found(context.catalog, snapshot.written_rows(), record.started_at)
+    written, ids = snapshot.written_rows(), snapshot.written().ids
+    found = self_derived.newly_found(context.catalog, written, record.started_at, ids)
     stored = context.catalog.checkpoints.get_or_compute(record.run_id, "self_derived", found)
     by_attribute = {row["attribute"]: row["count"] for row in stored.groupBy("attribute").count().collect()}
     record.count(self_derived=by_attribute)
@@ -352,11 +359,6 @@ def _new_quarantine(quarantined: DataFrame, catalog: Catalog) -> bool:
     facts = [name for name in contract.columns("quarantine") if name not in ("run_id", "quarantined_at")]
     known = runs.of_succeeded(catalog, "quarantine")
     return not quarantined.select(*facts).exceptAll(known.select(*facts)).isEmpty()
-
-
-def _append(catalog: Catalog, table: str, rows: DataFrame, number: int, run_id: str) -> int:
-    """Append ``rows``, of which there are ``number``. Without any, no Spark job is started."""
-    return catalog.append(table, rows, run_id) if number else catalog.append_rows(table, [], run_id)
 
 
 def _summary(record: RunRecord, status: str) -> dict[str, Any]:

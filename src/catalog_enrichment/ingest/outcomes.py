@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment import contract
@@ -17,6 +18,7 @@ from catalog_enrichment.records import PRODUCTS_REMOVED
 from catalog_enrichment.spark.frames import FEW_PRODUCTS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
 NEW, CHANGED, UNCHANGED, QUARANTINED = "new", "changed", "unchanged", "quarantined"
@@ -124,6 +126,16 @@ def _of_rows(rows: DataFrame, now: datetime) -> DataFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Products:
+    """Some of the products that a snapshot is about."""
+
+    rows: DataFrame
+    """With their ``product_id``."""
+    ids: pa.Array | None
+    """Their ids; None: too many, or not looked up."""
+
+
+@dataclass(frozen=True)
 class ComparedSnapshot:
     """A snapshot's rows and their outcomes."""
 
@@ -153,9 +165,8 @@ class ComparedSnapshot:
         counts |= {name: numbers[name, None] for name in (DELETED, MISSED, GONE)}
         counts[DELETIONS] = numbers[DELETED, None] + numbers[UNKNOWN_DELETED, None]
         counts[RETURNED] = _seen_again(outcomes).count() if seen_again else 0
-        made_of = rows.groupBy().sum("source_rows").first()
-        counts["rows"] = rows.count()
-        if merged := (made_of[0] or 0) - counts["rows"] if made_of else 0:
+        [(counts["rows"], made_of)] = rows.agg(F.count("*"), F.sum("source_rows")).collect()
+        if merged := (made_of or 0) - counts["rows"]:
             counts[MERGED] = merged
         if counts["rows"] != counts["products"] + sum(counts[QUARANTINED].values()) + counts[DELETIONS]:
             raise RuntimeError(f"input rows and their outcomes do not add up: {counts}")
@@ -224,18 +235,24 @@ class ComparedSnapshot:
         products = self.written_rows().drop(*times).join(_few(written, self.changes), "row_key")
         return products.withColumn("imported_by", F.lit(run_id)).select(contract.columns("products"))
 
-    def replaced_ids(self) -> DataFrame:
-        """Return the ``product_id`` of the stored products whose rows are replaced or removed."""
-        ids = self._ids(CHANGED, DELETED, GONE)
-        return ids.union(self._marks().select("product_id")) if self.marked else ids
+    def written(self) -> Products:
+        """Return the products that are new or changed."""
+        return self._products(*WRITTEN)
 
-    def other_ids(self) -> DataFrame:
-        """Return the ``product_id`` of the products that are new or removed: they have no value of the past."""
-        return self._ids(NEW, DELETED, GONE)
+    def replaced(self) -> Products:
+        """Return the stored products whose rows are replaced or removed."""
+        products = self._products(CHANGED, DELETED, GONE)
+        if self.marked:
+            return Products(products.rows.union(self._marks().select("product_id")), None)
+        return products
 
-    def readers_ids(self) -> DataFrame:
-        """Return the ``product_id`` of the products of which readers may see something else."""
-        return self._ids(*WRITTEN, DELETED, GONE)
+    def others(self) -> Products:
+        """Return the products that are new or removed: they have no value of the past."""
+        return self._products(NEW, DELETED, GONE)
+
+    def of_readers(self) -> Products:
+        """Return the products of which readers may see something else."""
+        return self._products(*WRITTEN, DELETED, GONE)
 
     def gone_ids(self, most: int) -> list[str]:
         """Return ids of gone products, in order, at most ``most``."""
@@ -248,6 +265,27 @@ class ComparedSnapshot:
         )
         # a product that is written or removed may have a quarantined row as well
         return marks.join(self._ids(CHANGED, DELETED), "product_id", "left_anti")
+
+    def _products(self, *outcomes: str) -> Products:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        ids = None
+        if set(outcomes) <= set(self._few):
+            of_these = pc.is_in(self._looked_up["outcome"], value_set=pa.array(outcomes))
+            ids = pc.unique(self._looked_up.filter(of_these)["product_id"])
+        return Products(self._ids(*outcomes), ids)
+
+    @property
+    def _few(self) -> list[str]:
+        """Return the outcomes that alter the catalog and have few products."""
+        return [name for name in (*WRITTEN, DELETED, GONE) if self.counts.get(name, 0) <= FEW_PRODUCTS]
+
+    @cached_property
+    def _looked_up(self) -> pa.Table:
+        """Return outcome and product_id of :attr:`_few`."""
+        outcomes = self.outcomes
+        return outcomes.where(outcomes.outcome.isin(*self._few)).select("outcome", "product_id").toArrow()
 
     def _ids(self, *outcomes: str) -> DataFrame:
         return self.outcomes.where(self.outcomes.outcome.isin(*outcomes)).select("product_id")

@@ -60,7 +60,7 @@ def promotion_diff(
             stage.count(selection.seen, selection.rows)
         with catalog.checkpoints.dropping(run_id), stages("score") as stage:
             scored = score.score(catalog, run_id, selection, model, config, persist)
-            _, planned = decisions.decide_and_plan(catalog, request, state, selection, scored)
+            _, planned = decisions.decide_and_plan(catalog, request, state, selection, scored, selection.rows)
             products = catalog.read("products")
             changes = persist(value_changes(products, selection.active, planned.events, context.dictionary))
             counts = _counts(changes, [attribute.name for attribute in request.attributes])

@@ -102,7 +102,7 @@ def _write_page(catalog: Catalog, config: Config, run_id: str, right: Mapping[st
     from pyspark.sql import functions as F
 
     run = runs.find(catalog, run_id)
-    row: dict[str, Any] = run.asDict(recursive=True) if run else {"run_id": run_id}
+    row: dict[str, Any] = run or {"run_id": run_id}
     dictionary = load_dictionary(config)
     many = [name for name, of in dictionary.attributes.items() if of.cardinality is Cardinality.MANY]
     with persisted_frames() as persist:

@@ -123,6 +123,20 @@ def _archive(folder: Path, name: str) -> str:
     return shutil.make_archive(f"{tempfile.mkdtemp(prefix='catalog-enrichment-')}/{name}", "zip", folder)
 
 
+def remember_names(spark: SparkSession) -> None:
+    """Let pyspark find classes of the JVM that it asks for by name, several times for each function of a column.
+
+    It asks for some without their package, and Java looks for them in every jar before that of Spark.
+    """
+    if is_connect(spark):
+        return
+    jvm = spark.sparkContext._jvm
+    for name in ("org.apache.spark.sql.functions", "org.apache.spark.api.python.PythonUtils"):
+        found = getattr(jvm, name)
+        for known in (name, name.rpartition(".")[2]):
+            setattr(jvm, known, found)
+
+
 # --- classic ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring import logs
-from catalog_enrichment.spark import connecting
+from catalog_enrichment.spark import api_mode, connecting
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -94,7 +94,9 @@ def start(config: Config, app_name: str) -> SparkSession:
     for name, value in _classic_settings(config, submitted).items():
         builder = builder.config(name, value)
     with logs.jvm_output():
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
+    api_mode.remember_names(session)
+    return session
 
 
 def _classic_settings(config: Config, submitted: bool) -> dict[str, str | int]:
