@@ -48,7 +48,7 @@ from catalog_enrichment.training.evaluation import attribute_metrics
 from catalog_enrichment.training.examples import Examples
 from catalog_enrichment.training.folds import Folds
 from catalog_enrichment.training.labels import Labels
-from catalog_enrichment.training.scoring import predictor_of, score
+from catalog_enrichment.training.scoring import score, scorer_of
 from catalog_enrichment.training.task import Task
 
 ATTRIBUTES = ("color", "material")
@@ -185,7 +185,7 @@ def of_recipe(
     started = time.perf_counter()
     fitted = fit.fit(recipe, task, lambda line: print(f"  {line}", flush=True))
     seconds = time.perf_counter() - started
-    scores = score(predictor_of(fitted, task, recipe.model), dataset, test, lambda _line: None)
+    scores = score(scorer_of(fitted, task, recipe), dataset, test, lambda _line: None)
     probabilities = {attribute: scores.at(attribute, test) for attribute in ATTRIBUTES}
     return measured(probabilities, labels, world, test) | {"seconds": round(seconds, 1)}
 

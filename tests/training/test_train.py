@@ -12,7 +12,7 @@ from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.schema import Config, MlflowConfig, PrecisionConfig, TrainingConfig
 from catalog_enrichment.errors import ConfigError, DataContractError, GateRefused
 from catalog_enrichment.inputs.product_batch import ProductBatch
-from catalog_enrichment.models import artifact, compute_types
+from catalog_enrichment.models import artifact, compute_types, title_words
 from catalog_enrichment.models.predictor import Predictor, load_predictor
 from catalog_enrichment.precision import claim
 from catalog_enrichment.precision.certificate import Certificate
@@ -237,6 +237,22 @@ def test_the_config_changes_the_recipe_and_a_unimodal_model_is_not_evaluated_wit
     assert {name: model.params[name] for name in changes} == changes
     assert {row["modality"] for row in model.tables["modalities"]} == {"both"}
     assert model.warnings == []
+
+
+def test_i8_words_of_titles_are_pooled_with_the_network_in_training_and_in_the_version(tmp_path) -> None:
+    changes = {"title_words": True, "fit.epochs": 1, "model.fusion.kind": "image_only"}  # titles alone tell materials
+    model = run(tmp_path, catalog(), set=changes)
+    experts = title_words.load(model.artifact)
+    assert experts is not None
+    assert "material" in experts.experts
+    assert model.metrics["material/r_at_p95_micro"] > 0.9
+    certificate = next(c for c in model.certificates if (c.attribute, c.modality) == ("material", Modality.BOTH))
+    assert certificate.weights_hash == artifact.weights_hash(model.artifact)
+    assert certificate.threshold is not None
+    batch = ProductBatch(["red wool kalomi"], [""], [np.full((32, 32, 3), 128, dtype=np.uint8)])
+    materials = load_predictor(model.artifact).predict(batch).probabilities["material"][0]
+    assert materials.argmax() == artifact.heads(model.artifact)["material"].labels.index("Wool")
+    assert materials.max() > 0.9
 
 
 def test_a_feed_without_pictures_is_measured_on_its_texts_and_says_what_it_does_not_learn(tmp_path) -> None:

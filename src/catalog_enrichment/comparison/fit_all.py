@@ -44,7 +44,7 @@ from catalog_enrichment.training.fit import check_buildable, fit, set_threads
 from catalog_enrichment.training.folds import Division, Folds, GroupedProducts, Index, near_duplicate_rate, where
 from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import Progress
-from catalog_enrichment.training.scoring import MaskedInput, predictor_of, score
+from catalog_enrichment.training.scoring import MaskedInput, score, scorer_of
 from catalog_enrichment.training.task import (
     Split,
     Task,
@@ -334,7 +334,7 @@ class _ModelFitter:
         started = time.perf_counter()
         fitted = self._fit(recipe, task, self.progress, self._checkpoints.folder)
         self._checkpoints.delete_model(recipe.name)
-        predictor = predictor_of(fitted, task, recipe.model)
+        predictor = scorer_of(fitted, task, recipe)
         scores = {
             view: score(predictor, task.examples.dataset, self._data.evaluation_index, self.progress, masked)
             for view, masked in views.items()

@@ -7,6 +7,7 @@
     text/tokenizer/            as transformers saves it; second_text/ likewise, where there is a second text encoder
     text/encoder/config.json   as transformers saves it; absent for a model without text
     extraction/                the extractor of the attributes without a closed list; absent without such attributes
+    title_words.safetensors    classifiers of the title's words, their terms in title_words.json; absent without such
     has_value.safetensors      heads that tell products with a value from others; absent without such heads
     certificates.json          the certificates; added after certification
     drift.json                 scores by stratum at certification, for drift checks; added after certification
@@ -32,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from catalog_enrichment.config import strict
 from catalog_enrichment.errors import ConfigError, ModelContractError
 from catalog_enrichment.inputs.text import TextTokenizer
-from catalog_enrichment.models import has_value, preprocess, self_contained, version_files
+from catalog_enrichment.models import has_value, preprocess, self_contained, title_words, version_files
 from catalog_enrichment.models.fusion import fusion_class
 from catalog_enrichment.models.image_encoders import build_image_encoder
 from catalog_enrichment.models.network import MultiModalNet, assemble
@@ -156,11 +157,13 @@ def verify(directory: Path) -> None:
 
 
 def weights_hash(directory: Path) -> str:
-    """Return the hash of weights, has-value heads, extractor and model.json, which determine the scores.
+    """Return the hash of weights, experts of words, has-value heads, extractor and model.json, which determine the
+    scores.
 
     Certification does not change it.
     """
-    heads = [version_files.sha256(file) for file in (directory / has_value.FILE,) if file.is_file()]
+    beside = [directory / name for name in (has_value.FILE, *title_words.FILES)]
+    heads = [version_files.sha256(file) for file in beside if file.is_file()]
     heads += [version_files.sha256(file) for file in sorted((directory / EXTRACTION).rglob("*")) if file.is_file()]
     if (directory / MEMBERS).is_dir():
         members = [weights_hash(member) for member in sorted((directory / MEMBERS).iterdir())]
@@ -196,6 +199,12 @@ def network_heads(content: Mapping[str, Any]) -> dict[str, Head]:
 
 def _plain(head: Head) -> dict[str, Any]:
     return {"cardinality": head.cardinality, "labels": head.labels}
+
+
+def write_title_words(directory: Path, words: title_words.TitleWords) -> None:
+    """Write the experts of titles' words into the model version."""
+    words.save(directory)
+    version_files.write_sums(directory)
 
 
 def write_has_value(directory: Path, heads: has_value.Heads) -> None:

@@ -1,7 +1,7 @@
 """The predictor, the same for evaluation in training, the batch and the MLflow model (I8).
 
-A model version is a single model or several that vote, with or without has-value heads, an extractor, or both:
-:func:`load_predictor`.
+A model version is a single model or several that vote, with or without experts of titles' words and has-value heads,
+an extractor, or both: :func:`load_predictor`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.inputs.text import TextTokenizer
-from catalog_enrichment.models import artifact, compute_types, has_value
+from catalog_enrichment.models import artifact, compute_types, has_value, title_words
 from catalog_enrichment.models.extraction.extractor import Extractor, Found
 from catalog_enrichment.models.fusion.base import majority
 from catalog_enrichment.models.image_encoders import fold_batch_norms
 from catalog_enrichment.models.network import ModelOutputs, MultiModalNet
 from catalog_enrichment.models.preprocess import Preprocessor
 from catalog_enrichment.models.spec import Head, ModelSpec
+from catalog_enrichment.models.title_words import TitleWords
 from catalog_enrichment.records import ANY_VALUE, Cardinality
 
 SQUARE = Square(32)
@@ -166,6 +167,26 @@ class VotingPredictor(Scorer):
         return self._members[0].text_lengths(titles, descriptions)
 
 
+class TitleWordsScorer(Scorer):
+    """A scorer whose probabilities are pooled with those of classifiers of the title's words (:mod:`title_words`)."""
+
+    def __init__(self, scorer: Scorer, words: TitleWords) -> None:
+        self._scorer, self._words = scorer, words
+        self.square, self.compute_type = scorer.square, scorer.compute_type
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._scorer.heads
+
+    def predict(self, batch: ProductBatch) -> Scores:
+        scores = self._scorer.predict(batch)
+        cardinalities = {name: head.cardinality for name, head in self.heads.items()}
+        return replace(scores, probabilities=self._words.pooled(scores.probabilities, cardinalities, batch.titles))
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        return self._scorer.text_lengths(titles, descriptions)
+
+
 class HasValueScorer(Scorer):
     """A scorer whose probabilities are multiplied by the probability of having a value (:mod:`has_value`)."""
 
@@ -226,8 +247,7 @@ class ExtractingScorer(Scorer):
 
 
 def load_predictor(directory: Path, device: str = "cpu", numbers: str = compute_types.FP32) -> Scorer:
-    """Load a model version of any kind, with its has-value heads and extractor, to score in ``numbers``
-    (:mod:`compute_types`).
+    """Load a model version of any kind, with all that belongs to it, to score in ``numbers`` (:mod:`compute_types`).
 
     Raises ModelContractError if it is damaged.
     """
@@ -241,7 +261,7 @@ def load_predictor(directory: Path, device: str = "cpu", numbers: str = compute_
 
 
 def _networks(directory: Path, device: str, numbers: str) -> Scorer:
-    """Load the network, or the networks that vote, with the has-value heads."""
+    """Load the network, or the networks that vote, with the experts of words and the has-value heads."""
     scorer: Scorer
     if (directory / artifact.MEMBERS).is_dir():
         content = json.loads((directory / artifact.MODEL).read_text())
@@ -251,5 +271,7 @@ def _networks(directory: Path, device: str, numbers: str) -> Scorer:
         scorer = VotingPredictor([Predictor.load(member, device, numbers) for member in members])
     else:
         scorer = Predictor.load(directory, device, numbers)
+    if (words := title_words.load(directory)) is not None:
+        scorer = TitleWordsScorer(scorer, words)
     heads = has_value.load(directory)
     return HasValueScorer(scorer, heads) if heads else scorer

@@ -339,7 +339,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A model and its fit. The stages, in this order: adapt, noise, image, destruction, text, fit."""
+    """A model and its fit. The stages, in this order: adapt, noise, image, destruction, text, fit; then title_words."""
 
     name: str
     """Recorded with the model version."""
@@ -353,6 +353,8 @@ class Recipe:
     """Fit the image encoder separately first."""
     destruction: DestructionSpec | None = None
     search: SearchSpec = field(default_factory=SearchSpec)
+    title_words: bool = False
+    """Fit logistic regression to the words of the titles as well, and pool its probabilities with the network's."""
 
     def __post_init__(self) -> None:
         image = self.model.image

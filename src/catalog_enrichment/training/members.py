@@ -74,6 +74,11 @@ class Members:
         """True where the members, taken together, use texts and pictures."""
         return bool(self.tasks) and modalities_used(member.model for member in self.recipes) == "both"
 
+    @property
+    def title_words(self) -> bool:
+        """True where a recipe asks for experts of titles' words; those of a vote are pooled with the vote."""
+        return any(member.title_words for member in self.recipes)
+
     def fit(self, fit: Callable[[Recipe, Task], Fitted], progress: Progress) -> None:
         """Fit every member; a line of progress begins each fit of a vote."""
         self.fitted = []

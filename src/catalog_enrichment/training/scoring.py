@@ -12,8 +12,9 @@ import numpy as np
 
 from catalog_enrichment.inputs.product_batch import ProductBatch
 from catalog_enrichment.models import artifact, compute_types, has_value
-from catalog_enrichment.models.predictor import Predictor, Scorer, Scores, load_predictor
-from catalog_enrichment.models.spec import FusionSpec, ModelSpec, Recipe, SearchSpec
+from catalog_enrichment.models.predictor import Predictor, Scorer, Scores, TitleWordsScorer, load_predictor
+from catalog_enrichment.models.spec import FusionSpec, Recipe, SearchSpec
+from catalog_enrichment.models.title_words import TitleWords
 from catalog_enrichment.monitoring.stages import duration
 from catalog_enrichment.precision.certified_recall import HeldOutDecision, certified_metrics
 from catalog_enrichment.precision.classification_metrics import fit_temperature
@@ -24,6 +25,7 @@ from catalog_enrichment.training.folds import Index, where
 from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.loop import Progress, ignored
 from catalog_enrichment.training.task import Split, Task
+from catalog_enrichment.training.word_experts import fit_title_words
 
 BASELINES: tuple[str, ...] = ("text_only", "image_only")
 """Unimodal fusions that are fitted for comparison; also their names in tables and metrics."""
@@ -51,10 +53,15 @@ def temperatures(fitted: Fitted, task: Task) -> dict[str, float]:
     return temperature_by_attribute
 
 
-def predictor_of(fitted: Fitted, task: Task, model: ModelSpec) -> Predictor:
-    """Return the predictor of a network that is not saved."""
-    device = compute_types.default_device()
-    return Predictor(fitted.network, task.tokenizers, model, temperatures(fitted, task), device)
+def scorer_of(fitted: Fitted, task: Task, recipe: Recipe) -> Scorer:
+    """Return what scores as a version of ``recipe`` would that is not saved."""
+    device, dataset = compute_types.default_device(), task.examples.dataset
+    network = Predictor(fitted.network, task.tokenizers, recipe.model, temperatures(fitted, task), device)
+    if not recipe.title_words:
+        return network
+    choosing = score(network, dataset, np.sort(task.folds.choosing), ignored)
+    words = fit_title_words(dataset, task.folds, task.labels, choosing)
+    return network if words is None else TitleWordsScorer(network, words)
 
 
 def products_to_score(split: Split, labels: Mapping[str, Labels]) -> Index:
@@ -79,6 +86,19 @@ class SavedVersion:
     def score(self, index: Index, progress: Progress) -> None:
         """Score the products at ``index``."""
         self.scores = [score(predictor, self.dataset, index, progress) for predictor in self.predictors]
+
+    def add_title_words(self, words: TitleWords | None) -> None:
+        """Write the experts of titles' words into the folder, and pool the scores with them, as
+        :class:`TitleWordsScorer` does."""
+        if words is None:
+            return
+        artifact.write_title_words(self.folder, words)
+        self.predictors = self._load()
+        cardinalities = {name: head.cardinality for name, head in self.predictors[0].heads.items()}
+        for number, scores in enumerate(self.scores):
+            titles = [self.dataset.titles[product] for product in scores.index.tolist()]
+            pooled = words.pooled(scores.probabilities, cardinalities, titles)
+            self.scores[number] = replace(scores, probabilities=pooled)
 
     def add_heads(self, heads: has_value.Heads) -> None:
         """Write has-value heads into the folder, and apply them to the scores, as :class:`HasValueScorer` does."""
@@ -170,8 +190,8 @@ def add_baselines(
     test = _compared(split)
     for kind in BASELINES:
         model = replace(recipe.model, fusion=FusionSpec(kind=kind))
-        fitted = fit(replace(recipe, name=kind, model=model, search=SearchSpec()), task)
-        scores = score(predictor_of(fitted, task, model), split.dataset, test, ignored)
+        alone = replace(recipe, name=kind, model=model, search=SearchSpec(), title_words=False)
+        scores = score(scorer_of(fit(alone, task), task, alone), split.dataset, test, ignored)
         for label in task.labels.values():
             evaluation.add_modality(kind, label, scores, test, split.groups)
 

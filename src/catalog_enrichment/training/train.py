@@ -25,6 +25,7 @@ from catalog_enrichment.training.fit import fit, set_threads
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.members import Members, recipe_of, recipes_of
 from catalog_enrichment.training.open_attributes import OpenAttributes
+from catalog_enrichment.training.word_experts import fit_title_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,6 +87,9 @@ def train(
         by_compute_type = [open_attributes.judged_by(scores, labels, dataset) for scores in version.scores]
         labels = by_compute_type[0]
         stage.rows_in = len(to_score)
+    if members.title_words:
+        with stages("title_words"):
+            version.add_title_words(fit_title_words(dataset, split.folds, members.tasks[0].labels, version.scores[0]))
     with stages("has_value") as stage:
         populations = Populations(split, members.unseen(split), settings.has_value)
         version.add_heads(populations.heads(labels, version.scores[0]))

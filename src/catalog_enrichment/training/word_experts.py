@@ -1,0 +1,119 @@
+"""The fit of the experts of titles' words (:mod:`catalog_enrichment.models.title_words`): logistic regression on the
+train fold; the share and the temperature of the pool are chosen on the choosing fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from catalog_enrichment.models.title_words import TitleWords, Vocabulary, WordExpert
+from catalog_enrichment.precision.classification_metrics import fit_temperature
+from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training.dataset import Dataset
+from catalog_enrichment.training.evaluation import ModelScores
+from catalog_enrichment.training.folds import Folds, where
+from catalog_enrichment.training.labels import Labels
+
+SHARES = tuple(step / 10 for step in range(1, 11))
+"""The shares that are tried."""
+CLEARLY = 2.0
+"""Standard errors by which an expert lowers the loss, at least: of eleven pools one is best by chance."""
+INVERSE_PENALTY = 10.0
+"""scikit-learn's C. Rows of length one need a smaller penalty than the default, C = 1."""
+_NEVER = -20.0
+"""The bias of a value that no product of the train fold has."""
+_LEAST = 1e-12
+
+
+def fit_title_words(
+    dataset: Dataset, folds: Folds, labels: Mapping[str, Labels], scores: ModelScores
+) -> TitleWords | None:
+    """Return the experts that clearly lower the loss on the choosing fold, whose ``scores`` are the networks'; None if
+    none does.
+
+    The loss is the negative log-likelihood, for attributes with several values the mean binary cross-entropy.
+    """
+    vocabulary = Vocabulary.of([dataset.titles[product] for product in folds.train.tolist()])
+    if not vocabulary.terms:
+        return None
+    experts = {}
+    for name, label in labels.items():
+        train, choosing = where(folds.train, label.learnable), where(folds.choosing, label.learnable)
+        if label.is_open or name not in scores.probabilities or not len(train) or not len(choosing):
+            continue
+        titles = [dataset.titles[product] for product in train.tolist()]
+        weights, bias = _fitted(vocabulary.features(titles), label.truth[train], label.cardinality)
+        features = vocabulary.features([dataset.titles[product] for product in choosing.tolist()])
+        pool = _Pool(scores.at(name, choosing), features, label.truth[choosing].astype(bool), label.cardinality)
+        alone, *others = [pool.expert(weights, bias, share) for share in (0.0, *SHARES)]
+        best = min(others, key=lambda expert: pool.losses(expert).mean())
+        gain = pool.losses(alone) - pool.losses(best)
+        if gain.mean() > CLEARLY * gain.std() / np.sqrt(len(gain)):
+            experts[name] = best
+    return TitleWords(vocabulary, experts) if experts else None
+
+
+class _Pool:
+    """Pools on the choosing fold, n products."""
+
+    def __init__(
+        self, probabilities: NDArray[Any], features: Any, truth: NDArray[np.bool_], cardinality: Cardinality
+    ) -> None:
+        self.probabilities, self.features, self.truth, self.cardinality = probabilities, features, truth, cardinality
+
+    def expert(self, weights: NDArray[np.float32], bias: NDArray[np.float32], share: float) -> WordExpert:
+        """Return the expert with the temperature that is best for ``share``."""
+        rough = WordExpert(weights, bias, share, 1.0)
+        logits = self._logits(rough.pooled(self.probabilities, self.features, self.cardinality))
+        return WordExpert(weights, bias, share, fit_temperature(logits, self.truth, self.cardinality))
+
+    def losses(self, expert: WordExpert) -> NDArray[np.float64]:
+        """(n,) the products' losses by the pool with ``expert``."""
+        logits = self._logits(expert.pooled(self.probabilities, self.features, self.cardinality))
+        if self.cardinality is Cardinality.ONE:
+            return np.asarray(-special.log_softmax(logits, axis=1)[self.truth])
+        return np.asarray((np.logaddexp(0.0, logits) - logits * self.truth).mean(axis=1))
+
+    def _logits(self, probabilities: NDArray[Any]) -> NDArray[Any]:
+        kept = np.clip(probabilities.astype(np.float64), _LEAST, 1.0)
+        if self.cardinality is Cardinality.ONE:
+            return np.log(kept)
+        return np.asarray(special.logit(np.clip(kept, _LEAST, 1 - _LEAST)))
+
+
+def _fitted(
+    features: Any, truth: NDArray[np.bool_], cardinality: Cardinality
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return weights (F, V) and bias (V,) of logistic regression: one for all values, or one for each of several."""
+    from threadpoolctl import threadpool_limits
+
+    width = truth.shape[1]
+    weights, bias = np.zeros((features.shape[1], width), dtype=np.float32), np.full(width, _NEVER, dtype=np.float32)
+    with threadpool_limits(limits=1):  # the matrices are so small that more threads are slower
+        if cardinality is Cardinality.ONE:
+            _fill(weights, bias, features, truth.argmax(axis=1))
+            return weights, bias
+        for value in range(width):
+            of_value, at = np.zeros((len(weights), 2), dtype=np.float32), np.full(2, _NEVER, dtype=np.float32)
+            _fill(of_value, at, features, truth[:, value].astype(np.int64))
+            weights[:, value], bias[value] = of_value[:, 1] - of_value[:, 0], at[1] - at[0]
+    return weights, bias
+
+
+def _fill(weights: NDArray[np.float32], bias: NDArray[np.float32], features: Any, target: Sequence[int] | Any) -> None:
+    """Fit ``target`` (n,), columns of ``weights``, and fill in the weights and the bias of the columns in it."""
+    from sklearn.linear_model import LogisticRegression
+
+    columns = np.unique(target)
+    if len(columns) == 1:
+        bias[columns] = 0
+        return
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features, target)
+    if len(columns) == 2:  # scikit-learn gives the second column's log odds alone
+        weights[:, columns[1]], bias[columns] = model.coef_[0], (0, model.intercept_[0])
+        return
+    weights[:, columns], bias[columns] = model.coef_.T, model.intercept_

@@ -1,0 +1,117 @@
+"""Words of titles: the features are scikit-learn's, the pool is a geometric mean, and a version keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from catalog_enrichment.errors import ModelContractError
+from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.models import artifact, title_words
+from catalog_enrichment.models.predictor import load_predictor
+from catalog_enrichment.models.title_words import TitleWords, Vocabulary, WordExpert
+from catalog_enrichment.records import Cardinality
+
+from .conftest import HEADS, save
+
+TITLES = ["Red wool scarf", "red Wool shoe, red sole", "Green shoe", "Caf\u00e9 cup, green", "green", "a b c"]
+ONE, MANY = Cardinality.ONE, Cardinality.MANY
+
+
+@pytest.fixture
+def words() -> TitleWords:
+    vocabulary = Vocabulary.of(TITLES)
+    dice = np.random.default_rng(0)
+
+    def expert(values: int, share: float) -> WordExpert:
+        weights = dice.normal(0, 2, (len(vocabulary.terms), values)).astype(np.float32)
+        return WordExpert(weights, dice.normal(0, 1, values).astype(np.float32), share, 1.5)
+
+    return TitleWords(vocabulary, {"type": expert(3, 0.4), "material": expert(4, 0.3)})
+
+
+def test_features_are_those_of_scikit_learn() -> None:
+    vocabulary = Vocabulary.of(TITLES)
+    theirs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(TITLES)
+    assert list(vocabulary.terms) == theirs.get_feature_names_out().tolist()
+    assert "red wool" in vocabulary.terms
+    np.testing.assert_allclose(vocabulary.features(TITLES).toarray(), theirs.transform(TITLES).toarray(), rtol=1e-6)
+
+
+def test_the_most_frequent_terms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(title_words, "MOST_TERMS", 2)
+    assert Vocabulary.of(TITLES).terms == ("green", "red")
+
+
+def test_titles_without_words_and_missing_titles_have_no_features() -> None:
+    assert Vocabulary.of(TITLES).features([None, "", "unheard of", "a b"]).nnz == 0
+    assert Vocabulary.of(["one", "two", None]).terms == ()
+
+
+def test_the_pool_is_the_weighted_geometric_mean(words: TitleWords) -> None:
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], dtype=np.float32)
+    titles = ["red wool", "green shoe"]
+    expert, features = words.experts["type"], words.vocabulary.features(titles)
+    q = special.softmax(features @ expert.weights + expert.bias, axis=1)
+    mean = (p * q**expert.share) ** (1 / expert.temperature)
+    (found,) = words.pooled({"type": p}, {"type": ONE}, titles).values()
+    np.testing.assert_allclose(found, mean / mean.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_each_of_several_values_is_pooled_by_itself(words: TitleWords) -> None:
+    p = np.array([[0.9, 0.2, 0.0, 1.0]], dtype=np.float32)
+    expert = words.experts["material"]
+    own = (words.vocabulary.features(["red wool"]) @ expert.weights + expert.bias)[0]
+    (found,) = words.pooled({"material": p}, {"material": MANY}, ["red wool"]).values()
+    expected = special.expit((special.logit([0.9, 0.2]) + expert.share * own[:2]) / expert.temperature)
+    np.testing.assert_allclose(found[0, :2], expected, rtol=1e-4)
+    assert np.isfinite(found).all()
+
+
+def test_titles_that_say_nothing_and_attributes_without_an_expert_stay_as_they_are(words: TitleWords) -> None:
+    p = {"type": np.array([[0.7, 0.2, 0.1]] * 2, dtype=np.float32), "color.main": np.eye(3, dtype=np.float32)[:2]}
+    found = words.pooled(p, {"type": ONE, "color.main": ONE}, ["unheard of", None])
+    for name, values in p.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_version_scores_with_its_experts_and_its_weights_hash_covers_them(
+    tmp_path: Path, words: TitleWords, batch: ProductBatch
+) -> None:
+    saved = save(tmp_path / "version")
+    batch = ProductBatch(TITLES, batch.descriptions, batch.pictures)
+    plain, before = load_predictor(saved).predict(batch), artifact.weights_hash(saved)
+    artifact.write_title_words(saved, words)
+    artifact.verify(saved)
+    after = artifact.weights_hash(saved)
+    assert after != before
+    scores = load_predictor(saved).predict(batch)
+    cardinalities = {name: head.cardinality for name, head in HEADS.items()}
+    for name, values in words.pooled(plain.probabilities, cardinalities, TITLES).items():
+        np.testing.assert_allclose(scores.probabilities[name], values, rtol=1e-6)
+    assert not np.allclose(scores.probabilities["type"], plain.probabilities["type"])
+    content = (saved / title_words.TERMS).read_text()
+    (saved / title_words.TERMS).write_text(content.replace('"share": 0.4', '"share": 0.5'))
+    assert artifact.weights_hash(saved) != after
+
+
+def test_a_products_scores_do_not_depend_on_the_other_products(words: TitleWords) -> None:
+    p = np.full((len(TITLES), 3), 1 / 3, dtype=np.float32)
+    together = words.pooled({"type": p}, {"type": ONE}, TITLES)["type"]
+    alone = [words.pooled({"type": p[:1]}, {"type": ONE}, [title])["type"][0] for title in TITLES]
+    np.testing.assert_array_equal(together, np.stack(alone))
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, words: TitleWords) -> None:
+    saved = save(tmp_path / "version")
+    artifact.write_title_words(saved, words)
+    (saved / title_words.WEIGHTS).write_bytes(b"no safetensors")
+    with pytest.raises(ModelContractError, match=r"title_words.safetensors does not match its checksum"):
+        load_predictor(saved)
+    with pytest.raises(ModelContractError, match=r"title_words.safetensors cannot be read"):
+        title_words.load(saved)
