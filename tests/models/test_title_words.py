@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.product_batch import ProductBatch
+from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models import artifact, title_words
 from catalog_enrichment.models.predictor import load_predictor
 from catalog_enrichment.models.title_words import TitleWords, Vocabulary, WordExpert
 from catalog_enrichment.records import Cardinality
 
-from .conftest import HEADS, save
+from .conftest import HEADS, save, tiny
 
 TITLES = ["Red wool scarf", "red Wool shoe, red sole", "Green shoe", "Caf\u00e9 cup, green", "green", "a b c"]
 ONE, MANY = Cardinality.ONE, Cardinality.MANY
@@ -42,9 +44,24 @@ def test_features_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(vocabulary.features(TITLES).toarray(), theirs.transform(TITLES).toarray(), rtol=1e-6)
 
 
-def test_the_most_frequent_terms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(title_words, "MOST_TERMS", 2)
-    assert Vocabulary.of(TITLES).terms == ("green", "red")
+def test_the_most_frequent_terms_are_kept() -> None:
+    assert Vocabulary.of(TITLES, most=2).terms == ("green", "red")
+
+
+def test_vowel_signs_and_other_marks_do_not_end_a_word() -> None:
+    hindi, thai = "\u0915\u093f\u0924\u093e\u092c", "\u0e40\u0e2a\u0e37\u0e49\u0e2d"
+    assert title_words.terms_of(f"{hindi} {thai}") == [hindi, thai, f"{hindi} {thai}"]
+    assert title_words.terms_of("\u2764\ufe0fRed") == ["red"]
+
+
+def test_a_long_title_has_the_same_terms_as_training_reads_of_it_and_as_enrichment_does() -> None:
+    recipe = replace(tiny(), title_words=True)
+    assert recipe.model.max_chars < recipe.max_chars
+    assert replace(tiny(), title_words=False).max_chars == recipe.model.max_chars
+    title = " ".join(f"word{number}" for number in range(1000))
+    found = title_words.terms_of(title)
+    assert title_words.terms_of(clean_text(title, recipe.max_chars)) == found
+    assert 50 < len(found) < 200
 
 
 def test_titles_without_words_and_missing_titles_have_no_features() -> None:
@@ -71,6 +88,19 @@ def test_each_of_several_values_is_pooled_by_itself(words: TitleWords) -> None:
     expected = special.expit((special.logit([0.9, 0.2]) + expert.share * own[:2]) / expert.temperature)
     np.testing.assert_allclose(found[0, :2], expected, rtol=1e-4)
     assert np.isfinite(found).all()
+    assert found[0, 2] < 1e-3
+    assert found[0, 3] > 1 - 1e-3
+
+
+def test_probabilities_of_zero_stay_finite_and_numbers_of_training_and_enrichment_give_the_same(
+    words: TitleWords,
+) -> None:
+    p = np.array([[1.0, 0.0, 0.0], [0.3, 0.6, 0.1]], dtype=np.float32)
+    (found,) = words.pooled({"type": p}, {"type": ONE}, ["red wool", "green"]).values()
+    assert np.isfinite(found).all()
+    assert found[0].argmax() == 0
+    (of_training,) = words.pooled({"type": p.astype(np.float64)}, {"type": ONE}, ["red wool", "green"]).values()
+    np.testing.assert_array_equal(of_training, found)
 
 
 def test_titles_that_say_nothing_and_attributes_without_an_expert_stay_as_they_are(words: TitleWords) -> None:
@@ -98,6 +128,18 @@ def test_a_version_scores_with_its_experts_and_its_weights_hash_covers_them(
     content = (saved / title_words.TERMS).read_text()
     (saved / title_words.TERMS).write_text(content.replace('"share": 0.4', '"share": 0.5'))
     assert artifact.weights_hash(saved) != after
+
+
+def test_the_experts_of_a_vote_are_pooled_with_the_vote(tmp_path: Path, words: TitleWords, batch: ProductBatch) -> None:
+    folder = tmp_path / "vote"
+    artifact.save_ensemble(folder, "vote", [save(folder / artifact.MEMBERS / f"{n:02d}") for n in range(2)])
+    batch = ProductBatch(TITLES, batch.descriptions, batch.pictures)
+    plain, before = load_predictor(folder).predict(batch).probabilities["type"], artifact.weights_hash(folder)
+    artifact.write_title_words(folder, words)
+    assert artifact.weights_hash(folder) != before
+    found = load_predictor(folder).predict(batch).probabilities["type"]
+    np.testing.assert_allclose(found, words.pooled({"type": plain}, {"type": ONE}, TITLES)["type"], rtol=1e-6)
+    assert not np.allclose(found, plain)
 
 
 def test_a_products_scores_do_not_depend_on_the_other_products(words: TitleWords) -> None:

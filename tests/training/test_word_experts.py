@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import special
+from sklearn.linear_model import LogisticRegression
 
+from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.models.title_words import TitleWords
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.training import word_experts
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.labels import Labels
-from catalog_enrichment.training.word_experts import fit_title_words
+from catalog_enrichment.training.scoring import unimodal
+from catalog_enrichment.training.word_experts import fit_title_words, shares_of
 
 COLORS = ("Red", "Green", "Blue")
 ONE, MANY = Cardinality.ONE, Cardinality.MANY
@@ -53,6 +58,8 @@ def test_words_that_tell_what_the_network_does_not_know_get_a_share(colors: np.n
     found = words.pooled({"x": unknowing}, {"x": ONE}, titles_of(colors))["x"][CHOOSING]
     assert (found.argmax(axis=1) == colors[CHOOSING]).all()
     assert found.max(axis=1).min() > 0.9
+    assert shares_of(words) == f"titles' words: x {words.experts['x'].share:.1f}"
+    assert shares_of(None) == "titles' words: they clearly improve no attribute"
 
 
 @pytest.mark.parametrize("seed", range(1, 5))  # 0 is that of the colours
@@ -66,6 +73,49 @@ def test_titles_without_words_get_none(colors: np.ndarray) -> None:
     knowing = networks(colors, np.random.default_rng(1))
     assert fitted(["", "one"] * 200, label(np.eye(3)[colors]), knowing) is None
     assert fitted(["a b"] * 400, label(np.eye(3)[colors]), knowing) is None  # no word at all
+
+
+def test_too_few_products_to_choose_on_give_none(colors: np.ndarray) -> None:
+    truth, unknowing = np.eye(3)[colors], np.full((400, 3), 1 / 3)
+    truth[CHOOSING[29:]] = 0
+    assert fitted(titles_of(colors), label(truth), unknowing) is None
+    assert fitted(["", *titles_of(colors)[1:300]] + [""] * 100, label(np.eye(3)[colors]), unknowing) is None
+
+
+def test_the_temperature_is_that_of_the_products_whose_titles_have_words(colors: np.ndarray) -> None:
+    truth, titles = np.eye(3)[colors], titles_of(colors)
+    probabilities = np.full((400, 3), 1 / 3)
+    expected = fitted(titles[:350] + [""] * 50, label(truth), probabilities)
+    probabilities[350:] = (
+        np.eye(3)[(colors[350:] + 1) % 3] * 0.97 + 0.01
+    )  # wrong and sure of it, on titles without words
+    found = fitted(titles[:350] + [""] * 50, label(truth), probabilities)
+    assert expected is not None
+    assert found is not None
+    assert found.experts["x"].temperature == expected.experts["x"].temperature
+    assert found.experts["x"].share == expected.experts["x"].share
+
+
+def test_terms_are_of_the_train_fold_and_fewer_where_an_attribute_has_many_values(
+    colors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles, unknowing = titles_of(colors), np.full((400, 3), 1 / 3)
+    titles[300:] = [f"{title} unheard" for title in titles[300:]]
+    words = fitted(titles, label(np.eye(3)[colors]), unknowing)
+    assert words is not None
+    assert len(words.vocabulary.terms) == 7
+    assert "unheard" not in words.vocabulary.terms
+    monkeypatch.setattr(word_experts, "MOST_WEIGHTS", 14)
+    fewer = fitted(titles, label(np.eye(3)[colors]), unknowing)
+    assert fewer is not None
+    assert len(fewer.vocabulary.terms) == 4
+
+
+def test_a_baseline_of_the_text_alone_has_the_words_and_one_of_the_picture_has_not() -> None:
+    recipe = load_model_recipe("recipes:default.toml")
+    assert unimodal(recipe, "text_only").title_words
+    assert not unimodal(recipe, "image_only").title_words
+    assert not unimodal(replace(recipe, title_words=False), "text_only").title_words
 
 
 def test_labels_of_the_choosing_fold_fit_nothing(colors: np.ndarray) -> None:
@@ -82,6 +132,33 @@ def test_each_of_several_values_has_its_own_classifier(colors: np.ndarray) -> No
     assert words is not None
     found = words.pooled({"x": unknowing}, {"x": MANY}, titles)["x"][CHOOSING]
     assert ((found > 0.5) == both[CHOOSING].astype(bool)).all()
+
+
+@pytest.mark.parametrize("values", [2, 3])
+@pytest.mark.parametrize("cardinality", [ONE, MANY])
+def test_the_probabilities_are_those_of_scikit_learn(colors: np.ndarray, values: int, cardinality: Cardinality) -> None:
+    seldom = np.where(np.arange(400) % 4 == 0, colors, 0) % values
+    truth = np.eye(values)[seldom]
+    words = fitted(titles_of(seldom), label(truth, cardinality), np.full((400, values), 1 / values))
+    assert words is not None
+    features, expert = words.vocabulary.features(titles_of(seldom)), words.experts["x"]
+    found = features @ expert.weights + expert.bias
+    learned = features[TRAIN]
+    if cardinality is ONE:
+        theirs = LogisticRegression(C=10, max_iter=1000).fit(learned, seldom[TRAIN]).predict_proba(features)
+        np.testing.assert_allclose(special.softmax(found, axis=1), theirs, atol=1e-4)
+        return
+    for value in range(values):
+        model = LogisticRegression(C=10, max_iter=1000).fit(learned, truth[TRAIN, value])
+        np.testing.assert_allclose(special.expit(found[:, value]), model.predict_proba(features)[:, 1], atol=1e-4)
+
+
+def test_a_value_that_every_product_of_the_train_fold_has_is_always_proposed(colors: np.ndarray) -> None:
+    truth = np.eye(3)[colors % 2]
+    truth[:, 2] = 1
+    words = fitted(titles_of(colors % 2), label(truth, MANY), np.full((400, 3), 1 / 3))
+    assert words is not None
+    assert words.pooled({"x": np.full((1, 3), 1 / 3)}, {"x": MANY}, ["shirt olive"])["x"][0, 2] > 0.99
 
 
 @pytest.mark.parametrize("cardinality", [ONE, MANY])

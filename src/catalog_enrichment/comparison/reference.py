@@ -20,6 +20,7 @@ from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
 from catalog_enrichment.training.folds import Index, where
 from catalog_enrichment.training.labels import Labels
+from catalog_enrichment.training.word_experts import INVERSE_PENALTY
 
 if TYPE_CHECKING:
     from catalog_enrichment.training.task import ModalitiesUsed
@@ -30,8 +31,6 @@ LEVELS = 8
 """Levels per colour channel: 8 x 8 x 8 bins."""
 CENTRE = 0.5
 """Share of each side of the picture that is counted; the margin is mostly background."""
-INVERSE_PENALTY = 10.0
-"""scikit-learn's C. Rows of length one need a smaller penalty than the default, C = 1."""
 _PICTURES_AT_ONCE = 512
 
 

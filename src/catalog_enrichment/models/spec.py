@@ -25,6 +25,8 @@ _MIN_SIDE = 32
 """The smallest side of a picture, pixels."""
 _CHARS_PER_TOKEN = 16
 """Characters kept per token. No script averages more; the limit bounds the cost of very long texts."""
+TITLE_CHARS = 500
+"""Characters of a title whose words are read for `title_words`."""
 _KIND = re.compile(r'^    kind = "(\w+)"$', re.MULTILINE)
 """The line of a fusion's class that gives its name."""
 
@@ -354,7 +356,8 @@ class Recipe:
     destruction: DestructionSpec | None = None
     search: SearchSpec = field(default_factory=SearchSpec)
     title_words: bool = False
-    """Fit logistic regression to the words of the titles as well, and pool its probabilities with the network's."""
+    """Fit logistic regression to the words of the titles as well, and pool its probabilities with the network's.
+    An attribute keeps the network's where the pool is not clearly better on the choosing fold."""
 
     def __post_init__(self) -> None:
         image = self.model.image
@@ -371,6 +374,11 @@ class Recipe:
                 raise ValueError(
                     f"destruction.patches must be at most the picture's {side} pixels, not {self.destruction.patches}"
                 )
+
+    @property
+    def max_chars(self) -> int:
+        """Characters that are read of a title, and of a description."""
+        return max(self.model.max_chars, TITLE_CHARS if self.title_words else 0)
 
     @property
     def fits(self) -> dict[str, FitSpec]:

@@ -1,7 +1,7 @@
 """A classifier of the words of titles beside the networks, and the pool of both.
 
-Networks read pieces of words, and learn of a word that few products have less than logistic regression on the words
-themselves does. The pool is the weighted geometric mean of the probabilities (Heskes 1998, "Selecting weighting factors
+Networks read pieces of words, and learn less about a word that few products have than logistic regression on the words
+does. The pool is the weighted geometric mean of the probabilities (Heskes 1998, "Selecting weighting factors
 in logarithmic opinion pools"). A title without a known word leaves the networks' probabilities as they are, and so does
 an attribute without an expert.
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from scipy.sparse import csr_matrix
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
+from catalog_enrichment.models.spec import TITLE_CHARS
 from catalog_enrichment.records import Cardinality
 
 WEIGHTS, TERMS = "title_words.safetensors", "title_words.json"
@@ -36,17 +39,26 @@ MOST_TERMS = 30_000
 """Terms of a vocabulary, the most frequent."""
 LEAST_TITLES = 2
 """Titles that a term of the vocabulary stands in, at least."""
-_MAX_CHARS = 1_000
 _LEAST = 1e-12
-_WORD = re.compile(r"\w\w+")
+_LAST_MARK = 0x1FFFF
+"""The combining marks of scripts are up to here; those above choose variants of a character."""
 
 Floats = NDArray[np.float32]
 
 
 def terms_of(title: str | None) -> list[str]:
     """Return the words of a title of two characters and more, and every two that follow each other."""
-    words = _WORD.findall(clean_text(title, _MAX_CHARS).casefold())
+    words = _word().findall(clean_text(title, TITLE_CHARS).casefold())
     return words + [f"{first} {second}" for first, second in pairwise(words)]
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """Return the pattern of a word. Combining marks, such as the vowel signs of Hindi and Thai, do not end it; Python's
+    ``\\w`` leaves them out."""
+    points = map(chr, range(_LAST_MARK + 1))
+    marks = "".join(point for point in points if unicodedata.category(point) in ("Mn", "Mc"))
+    return re.compile(rf"\w[\w{marks}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +69,34 @@ class Vocabulary:
     """(F,)"""
     idf: Floats
     """(F,)"""
+    column_of: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """Term -> its position in ``terms``."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column_of", {term: column for column, term in enumerate(self.terms)})
 
     @classmethod
-    def of(cls, titles: Sequence[str | None]) -> Vocabulary:
-        """Return the most frequent terms of ``titles``; none where no term is in two of them."""
+    def of(cls, titles: Sequence[str | None], most: int = MOST_TERMS) -> Vocabulary:
+        """Return the terms of ``titles``, the ``most`` frequent; none where no term is in two of them."""
         counts = Counter(term for title in titles for term in set(terms_of(title)))
         kept = sorted((term for term, count in counts.items() if count >= LEAST_TITLES), key=lambda t: (-counts[t], t))
-        terms = tuple(sorted(kept[:MOST_TERMS]))
+        terms = tuple(sorted(kept[:most]))
         idf = [np.log((1 + len(titles)) / (1 + counts[term])) + 1 for term in terms]
         return cls(terms, np.array(idf, dtype=np.float32))
 
     def features(self, titles: Sequence[str | None]) -> Any:
         """(B, F) sparse, float32: TF-IDF with the logarithm of the frequencies, in rows of length one; a row of zeros
         for a title without a term of the vocabulary."""
-        column_of = {term: column for column, term in enumerate(self.terms)}
-        begins, columns, values = [0], list[int](), list[float]()
+        begins, columns, counts = [0], list[int](), list[int]()
         for title in titles:
-            counts = Counter(column_of[term] for term in terms_of(title) if term in column_of)
-            weights = [(1 + np.log(count)) * self.idf[column] for column, count in counts.items()]
-            length = float(np.sqrt(sum(weight * weight for weight in weights))) or 1.0
-            columns += counts
-            values += [weight / length for weight in weights]
+            found = Counter(self.column_of[term] for term in terms_of(title) if term in self.column_of)
+            columns += found
+            counts += found.values()
             begins.append(len(columns))
-        shape = (len(titles), len(self.terms))
-        return csr_matrix((np.array(values, dtype=np.float32), columns, begins), shape=shape)
+        rows = np.repeat(np.arange(len(titles)), np.diff(begins))
+        values = (1 + np.log(np.array(counts, dtype=np.float64))) * self.idf[np.array(columns, dtype=np.int64)]
+        values /= np.sqrt(np.bincount(rows, values**2, minlength=len(titles)))[rows]
+        return csr_matrix((values.astype(np.float32), columns, begins), shape=(len(titles), len(self.terms)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +115,20 @@ class WordExpert:
     def pooled(self, probabilities: NDArray[Any], features: Any, cardinality: Cardinality) -> Floats:
         """(B, V) the pool of ``probabilities`` (B, V) and of the expert's for ``features`` (B, F)."""
         said = np.diff(features.indptr) > 0
-        own = logits_of(np.asarray(features @ self.weights) + self.bias, cardinality)
-        networks = np.log(np.clip(probabilities, _LEAST, None))
-        if cardinality is Cardinality.MANY:
-            networks -= np.log(np.clip(1 - probabilities, _LEAST, None))
-        joined = (networks + self.share * own) / self.temperature
+        own = np.asarray(features @ self.weights, dtype=np.float64) + self.bias
+        if cardinality is Cardinality.ONE:
+            own = special.log_softmax(own, axis=1)
+        joined = (logits_of(probabilities, cardinality) + self.share * own) / self.temperature
         found = special.softmax(joined, axis=1) if cardinality is Cardinality.ONE else special.expit(joined)
         return np.where(said[:, None], found, probabilities).astype(np.float32)
 
 
-def logits_of(scores: NDArray[Any], cardinality: Cardinality) -> NDArray[Any]:
-    """Return the logarithms of probabilities where an attribute has one value, else the scores: they are log odds."""
-    return np.asarray(special.log_softmax(scores, axis=1)) if cardinality is Cardinality.ONE else scores
+def logits_of(probabilities: NDArray[Any], cardinality: Cardinality) -> NDArray[np.float64]:
+    """Return the logarithms of probabilities where an attribute has one value, else their log odds; finite also for
+    probabilities of 0 and 1."""
+    exact = np.asarray(probabilities, dtype=np.float64)
+    logits = np.log(np.clip(exact, _LEAST, None))
+    return logits if cardinality is Cardinality.ONE else logits - np.log(np.clip(1 - exact, _LEAST, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +175,5 @@ def load(directory: Path) -> TitleWords | None:
             for number, (name, of) in enumerate(content["attributes"].items())
         }
         return TitleWords(Vocabulary(tuple(content["terms"]), arrays["idf"]), experts)
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as problem:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as problem:
         raise ModelContractError(f"{directory / WEIGHTS} cannot be read: {problem!r}") from problem

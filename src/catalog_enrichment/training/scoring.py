@@ -189,11 +189,17 @@ def add_baselines(
     """Fit the recipe with one modality only and add its metrics, to show what the other modality contributes."""
     test = _compared(split)
     for kind in BASELINES:
-        model = replace(recipe.model, fusion=FusionSpec(kind=kind))
-        alone = replace(recipe, name=kind, model=model, search=SearchSpec(), title_words=False)
+        alone = unimodal(recipe, kind)
         scores = score(scorer_of(fit(alone, task), task, alone), split.dataset, test, ignored)
         for label in task.labels.values():
             evaluation.add_modality(kind, label, scores, test, split.groups)
+
+
+def unimodal(recipe: Recipe, kind: str) -> Recipe:
+    """Return the recipe of the baseline ``kind``. The titles' words are part of the text."""
+    model = replace(recipe.model, fusion=FusionSpec(kind=kind))
+    title_words = recipe.title_words and kind == "text_only"
+    return replace(recipe, name=kind, model=model, search=SearchSpec(), title_words=title_words)
 
 
 def _compared(split: Split) -> Index:

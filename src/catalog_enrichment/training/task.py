@@ -154,7 +154,7 @@ def load(
     options = LoadOptions(
         attributes=attributes_of(settings, dictionary),
         square=recipes[0].model.image.square,
-        max_chars=max(max_chars, *(recipe.model.max_chars for recipe in recipes)),
+        max_chars=max(max_chars, *(recipe.max_chars for recipe in recipes)),
         images=config.pictures(),
         workdir=workdir,
         max_unlabelled=settings.max_unlabelled,

@@ -25,7 +25,7 @@ from catalog_enrichment.training.fit import fit, set_threads
 from catalog_enrichment.training.loop import Progress
 from catalog_enrichment.training.members import Members, recipe_of, recipes_of
 from catalog_enrichment.training.open_attributes import OpenAttributes
-from catalog_enrichment.training.word_experts import fit_title_words
+from catalog_enrichment.training.word_experts import fit_title_words, shares_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,9 @@ def train(
         stage.rows_in = len(to_score)
     if members.title_words:
         with stages("title_words"):
-            version.add_title_words(fit_title_words(dataset, split.folds, members.tasks[0].labels, version.scores[0]))
+            words = fit_title_words(dataset, split.folds, members.tasks[0].labels, version.scores[0])
+            progress(shares_of(words))
+            version.add_title_words(words)
     with stages("has_value") as stage:
         populations = Populations(split, members.unseen(split), settings.has_value)
         version.add_heads(populations.heads(labels, version.scores[0]))

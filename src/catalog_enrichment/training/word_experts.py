@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from catalog_enrichment.models.title_words import TitleWords, Vocabulary, WordExpert
-from catalog_enrichment.precision.classification_metrics import fit_temperature
+from catalog_enrichment.models.title_words import MOST_TERMS, TitleWords, Vocabulary, WordExpert, logits_of
+from catalog_enrichment.precision.classification_metrics import MIN_PRODUCTS, fit_temperature
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
@@ -24,30 +24,36 @@ CLEARLY = 2.0
 """Standard errors by which an expert lowers the loss, at least: of eleven pools one is best by chance."""
 INVERSE_PENALTY = 10.0
 """scikit-learn's C. Rows of length one need a smaller penalty than the default, C = 1."""
+MOST_WEIGHTS = 3_000_000
+"""Weights of an expert: an attribute with more than 100 values gets fewer terms. The fit takes 200 bytes for each."""
 _NEVER = -20.0
 """The bias of a value that no product of the train fold has."""
-_LEAST = 1e-12
 
 
 def fit_title_words(
     dataset: Dataset, folds: Folds, labels: Mapping[str, Labels], scores: ModelScores
 ) -> TitleWords | None:
     """Return the experts that clearly lower the loss on the choosing fold, whose ``scores`` are the networks'; None if
-    none does.
+    none does. ``labels``: of the attributes with a closed list.
 
-    The loss is the negative log-likelihood, for attributes with several values the mean binary cross-entropy.
+    The loss is the negative log-likelihood, for attributes with several values the mean binary cross-entropy, of the
+    products whose titles have a term of the vocabulary: the others keep the networks' probabilities.
     """
-    vocabulary = Vocabulary.of([dataset.titles[product] for product in folds.train.tolist()])
+    widest = max((len(label.values) for label in labels.values()), default=1)
+    titles = [dataset.titles[product] for product in folds.train.tolist()]
+    vocabulary = Vocabulary.of(titles, min(MOST_TERMS, MOST_WEIGHTS // widest))
     if not vocabulary.terms:
         return None
     experts = {}
     for name, label in labels.items():
         train, choosing = where(folds.train, label.learnable), where(folds.choosing, label.learnable)
-        if label.is_open or name not in scores.probabilities or not len(train) or not len(choosing):
+        features = vocabulary.features([dataset.titles[product] for product in choosing.tolist()])
+        has_terms = np.diff(features.indptr) > 0
+        choosing, features = choosing[has_terms], features[has_terms]
+        if not len(train) or len(choosing) < MIN_PRODUCTS:
             continue
         titles = [dataset.titles[product] for product in train.tolist()]
         weights, bias = _fitted(vocabulary.features(titles), label.truth[train], label.cardinality)
-        features = vocabulary.features([dataset.titles[product] for product in choosing.tolist()])
         pool = _Pool(scores.at(name, choosing), features, label.truth[choosing].astype(bool), label.cardinality)
         alone, *others = [pool.expert(weights, bias, share) for share in (0.0, *SHARES)]
         best = min(others, key=lambda expert: pool.losses(expert).mean())
@@ -55,6 +61,12 @@ def fit_title_words(
         if gain.mean() > CLEARLY * gain.std() / np.sqrt(len(gain)):
             experts[name] = best
     return TitleWords(vocabulary, experts) if experts else None
+
+
+def shares_of(words: TitleWords | None) -> str:
+    """Return a line of progress: the share of every expert."""
+    shares = [f"{name} {expert.share:.1f}" for name, expert in words.experts.items()] if words else []
+    return f"titles' words: {', '.join(shares) or 'they clearly improve no attribute'}"
 
 
 class _Pool:
@@ -68,21 +80,15 @@ class _Pool:
     def expert(self, weights: NDArray[np.float32], bias: NDArray[np.float32], share: float) -> WordExpert:
         """Return the expert with the temperature that is best for ``share``."""
         rough = WordExpert(weights, bias, share, 1.0)
-        logits = self._logits(rough.pooled(self.probabilities, self.features, self.cardinality))
+        logits = logits_of(rough.pooled(self.probabilities, self.features, self.cardinality), self.cardinality)
         return WordExpert(weights, bias, share, fit_temperature(logits, self.truth, self.cardinality))
 
     def losses(self, expert: WordExpert) -> NDArray[np.float64]:
         """(n,) the products' losses by the pool with ``expert``."""
-        logits = self._logits(expert.pooled(self.probabilities, self.features, self.cardinality))
+        logits = logits_of(expert.pooled(self.probabilities, self.features, self.cardinality), self.cardinality)
         if self.cardinality is Cardinality.ONE:
             return np.asarray(-special.log_softmax(logits, axis=1)[self.truth])
         return np.asarray((np.logaddexp(0.0, logits) - logits * self.truth).mean(axis=1))
-
-    def _logits(self, probabilities: NDArray[Any]) -> NDArray[Any]:
-        kept = np.clip(probabilities.astype(np.float64), _LEAST, 1.0)
-        if self.cardinality is Cardinality.ONE:
-            return np.log(kept)
-        return np.asarray(special.logit(np.clip(kept, _LEAST, 1 - _LEAST)))
 
 
 def _fitted(
