@@ -25,8 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy import special
-from scipy.sparse import csr_matrix
 
 from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
@@ -87,6 +85,8 @@ class Vocabulary:
     def features(self, titles: Sequence[str | None]) -> Any:
         """(B, F) sparse, float32: TF-IDF with the logarithm of the frequencies, in rows of length one; a row of zeros
         for a title without a term of the vocabulary."""
+        from scipy.sparse import csr_matrix
+
         begins, columns, counts = [0], list[int](), list[int]()
         for title in titles:
             found = Counter(self.column_of[term] for term in terms_of(title) if term in self.column_of)
@@ -114,6 +114,8 @@ class WordExpert:
 
     def pooled(self, probabilities: NDArray[Any], features: Any, cardinality: Cardinality) -> Floats:
         """(B, V) the pool of ``probabilities`` (B, V) and of the expert's for ``features`` (B, F)."""
+        from scipy import special
+
         said = np.diff(features.indptr) > 0
         own = np.asarray(features @ self.weights, dtype=np.float64) + self.bias
         if cardinality is Cardinality.ONE:
