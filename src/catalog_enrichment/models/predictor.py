@@ -167,36 +167,40 @@ class VotingPredictor(Scorer):
         return self._members[0].text_lengths(titles, descriptions)
 
 
-class TitleWordsScorer(Scorer):
-    """A scorer whose probabilities are pooled with those of classifiers of the title's words (:mod:`title_words`)."""
+class _ChangedScorer(Scorer):
+    """The base of scorers that change the probabilities of another."""
 
-    def __init__(self, scorer: Scorer, words: TitleWords) -> None:
-        self._scorer, self._words = scorer, words
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
         self.square, self.compute_type = scorer.square, scorer.compute_type
 
     @property
     def heads(self) -> dict[str, Head]:
         return self._scorer.heads
+
+    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
+        return self._scorer.text_lengths(titles, descriptions)
+
+
+class TitleWordsScorer(_ChangedScorer):
+    """A scorer whose probabilities are pooled with those of classifiers of the title's words (:mod:`title_words`)."""
+
+    def __init__(self, scorer: Scorer, words: TitleWords) -> None:
+        super().__init__(scorer)
+        self._words = words
 
     def predict(self, batch: ProductBatch) -> Scores:
         scores = self._scorer.predict(batch)
         cardinalities = {name: head.cardinality for name, head in self.heads.items()}
         return replace(scores, probabilities=self._words.pooled(scores.probabilities, cardinalities, batch.titles))
 
-    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
-        return self._scorer.text_lengths(titles, descriptions)
 
-
-class HasValueScorer(Scorer):
+class HasValueScorer(_ChangedScorer):
     """A scorer whose probabilities are multiplied by the probability of having a value (:mod:`has_value`)."""
 
     def __init__(self, scorer: Scorer, heads: has_value.Heads) -> None:
-        self._scorer, self._has_value = scorer, heads
-        self.square, self.compute_type = scorer.square, scorer.compute_type
-
-    @property
-    def heads(self) -> dict[str, Head]:
-        return self._scorer.heads
+        super().__init__(scorer)
+        self._has_value = heads
 
     def predict(self, batch: ProductBatch) -> Scores:
         scores = self._scorer.predict(batch)
@@ -205,9 +209,6 @@ class HasValueScorer(Scorer):
             for name, values in scores.probabilities.items()
         }
         return replace(scores, probabilities=probabilities)
-
-    def text_lengths(self, titles: Sequence[str | None], descriptions: Sequence[str | None]) -> NDArray[np.int64]:
-        return self._scorer.text_lengths(titles, descriptions)
 
 
 class ExtractingScorer(Scorer):

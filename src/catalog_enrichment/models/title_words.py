@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models.spec import TITLE_CHARS
 from catalog_enrichment.records import Cardinality
+from catalog_enrichment.values.spelling import combining_marks
 
 WEIGHTS, TERMS = "title_words.safetensors", "title_words.json"
 FILES = (WEIGHTS, TERMS)
@@ -38,25 +37,15 @@ MOST_TERMS = 30_000
 LEAST_TITLES = 2
 """Titles that a term of the vocabulary stands in, at least."""
 _LEAST = 1e-12
-_LAST_MARK = 0x1FFFF
-"""The combining marks of scripts are up to here; those above choose variants of a character."""
+_WORD = re.compile(rf"\w[\w{combining_marks()}]+")
 
 Floats = NDArray[np.float32]
 
 
 def terms_of(title: str | None) -> list[str]:
     """Return the words of a title of two characters and more, and every two that follow each other."""
-    words = _word().findall(clean_text(title, TITLE_CHARS).casefold())
+    words = _WORD.findall(clean_text(title, TITLE_CHARS).casefold())
     return words + [f"{first} {second}" for first, second in pairwise(words)]
-
-
-@cache
-def _word() -> re.Pattern[str]:
-    """Return the pattern of a word. Combining marks, such as the vowel signs of Hindi and Thai, do not end it; Python's
-    ``\\w`` leaves them out."""
-    points = map(chr, range(_LAST_MARK + 1))
-    marks = "".join(point for point in points if unicodedata.category(point) in ("Mn", "Mc"))
-    return re.compile(rf"\w[\w{marks}]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 """Control characters and those of zero width."""
+_LAST_MARK = 0x1FFFF
+"""The combining marks of scripts are up to here; those above choose variants of a character."""
 _KEPT_PUNCTUATION = frozenset("#*%")
 _KEPT_AT_DIGITS = frozenset(".,/:-'\"")
 SAME_SIGNS = str.maketrans(
@@ -63,6 +66,13 @@ def without_invisible(text: str) -> str:
 def primary_language(language: str | None) -> str | None:
     """Return the first part of a language tag, in lower case: tr for tr-TR and TR."""
     return language and re.split("[-_]", language.lower(), maxsplit=1)[0]
+
+
+@cache
+def combining_marks() -> str:
+    """Return the marks that belong to the letter before them: the vowel signs of Devanagari, Thai and Arabic, accents
+    that stand apart from their letter. Python's ``\\w`` leaves them out."""
+    return "".join(char for char in map(chr, range(_LAST_MARK + 1)) if unicodedata.category(char)[0] == "M")
 
 
 def says_something(text: str) -> bool:

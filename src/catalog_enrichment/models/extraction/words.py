@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog_enrichment.values.spelling import SAME_SIGNS, carries_meaning, text_key
+from catalog_enrichment.values.spelling import SAME_SIGNS, carries_meaning, combining_marks, text_key
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -29,9 +29,7 @@ Bools = NDArray[np.bool_]
 
 TITLE, DESCRIPTION = 0, 1
 
-_MARKS = "".join(char for char in map(chr, range(0x300, 0x10000)) if unicodedata.category(char)[0] == "M")
-"""Combining marks: the vowel signs of Devanagari, Thai and Arabic, accents that stand apart from their letter."""
-_TOKEN = re.compile(rf"[^\W_](?:[^\W_]|[{_MARKS}])*|[^\w\s]|_")
+_TOKEN = re.compile(rf"[^\W_](?:[^\W_]|[{combining_marks()}])*|[^\w\s]|_")
 _BASE = 0x100000001B3
 _MASK = (1 << 64) - 1
 _SIGN = 5
