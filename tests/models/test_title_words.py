@@ -49,9 +49,21 @@ def test_the_most_frequent_terms_are_kept() -> None:
 
 
 def test_vowel_signs_and_other_marks_do_not_end_a_word() -> None:
-    hindi, thai = "\u0915\u093f\u0924\u093e\u092c", "\u0e40\u0e2a\u0e37\u0e49\u0e2d"
-    assert title_words.terms_of(f"{hindi} {thai}") == [hindi, thai, f"{hindi} {thai}"]
+    hindi, bengali = "\u0915\u093f\u0924\u093e\u092c", "\u09b2\u09be\u09b2"
+    assert title_words.terms_of(f"{hindi} {bengali}") == [hindi, bengali, f"{hindi} {bengali}"]
     assert title_words.terms_of("\u2764\ufe0fRed") == ["red"]
+
+
+def test_characters_and_their_pairs_are_the_words_of_scripts_without_spaces() -> None:
+    """A red cotton shirt, A4; then a sign of voicing of two code points, which NFC makes one."""
+    assert title_words.terms_of("\u8d64\u3044\u7dbfT\u30b7\u30e3\u30c4 A4") == [
+        *("\u8d64\u3044", "\u3044\u7dbf", "\u30b7\u30e3", "\u30e3\u30c4", "a4"),
+        *("\u8d64\u3044 \u3044\u7dbf", "\u3044\u7dbf \u30b7\u30e3", "\u30b7\u30e3 \u30e3\u30c4", "\u30e3\u30c4 a4"),
+        *("\u8d64", "\u3044", "\u7dbf", "\u30b7", "\u30e3", "\u30c4"),
+    ]
+    assert title_words.terms_of("\u30cf\u3099") == ["\u30d0"]
+    thai = "\u0e2a\u0e35"
+    assert title_words.terms_of(thai) == [thai, *thai]
 
 
 def test_a_long_title_has_the_same_terms_as_training_reads_of_it_and_as_enrichment_does() -> None:

@@ -28,7 +28,7 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models.spec import TITLE_CHARS
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.values.spelling import combining_marks
+from catalog_enrichment.values.spelling import UNSPACED, combining_marks
 
 WEIGHTS, TERMS = "title_words.safetensors", "title_words.json"
 FILES = (WEIGHTS, TERMS)
@@ -37,15 +37,26 @@ MOST_TERMS = 30_000
 LEAST_TITLES = 2
 """Titles that a term of the vocabulary stands in, at least."""
 _LEAST = 1e-12
-_WORD = re.compile(rf"\w[\w{combining_marks()}]+")
+_WORD = re.compile(rf"[{UNSPACED}]+|[^\W{UNSPACED}](?:[{combining_marks()}]|[^\W{UNSPACED}])+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 Floats = NDArray[np.float32]
 
 
 def terms_of(title: str | None) -> list[str]:
-    """Return the words of a title of two characters and more, and every two that follow each other."""
-    words = _WORD.findall(clean_text(title, TITLE_CHARS).casefold())
-    return words + [f"{first} {second}" for first, second in pairwise(words)]
+    """Return the words of a title of two characters and more, and every two that follow each other.
+
+    In scripts without spaces every two characters that follow each other stand for a word, and single characters are
+    terms too: a Han character is often a word.
+    """
+    words, characters = list[str](), list[str]()
+    for word in _WORD.findall(clean_text(title, TITLE_CHARS).casefold()):
+        if _UNSPACED.match(word):
+            characters += word
+            words += map("".join, pairwise(word))
+        else:
+            words.append(word)
+    return words + [f"{first} {second}" for first, second in pairwise(words)] + characters
 
 
 @dataclass(frozen=True, slots=True)

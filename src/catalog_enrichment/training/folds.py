@@ -29,14 +29,14 @@ from catalog_enrichment.config.proposer import ProposerConfig
 from catalog_enrichment.config.schema import TrainingConfig
 from catalog_enrichment.precision.units import Bools, Floats, Ints
 from catalog_enrichment.records import EarlierUses, stable_hash
-from catalog_enrichment.values.spelling import fold
+from catalog_enrichment.values.spelling import UNSPACED, fold
 
 Index = NDArray[np.int64]
 """Positions of products in the data set, ascending."""
 
 _DIGITS = re.compile(r"\d+")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
-"""Scripts without spaces (kana, Han, Thai): there a spelling is removed anywhere in the text."""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+"""In scripts without spaces a spelling is removed anywhere in the text."""
 
 
 def where(index: Index, mask: Bools) -> Index:

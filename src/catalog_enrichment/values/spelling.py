@@ -23,6 +23,8 @@ SAME_SIGNS = str.maketrans(
 )
 """Hyphens, the en dash and the minus are one sign each, as are single and double quotes and primes; the signs of
 copyrights and trademarks are spaces: LEGO® is LEGO."""
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
+"""Characters of scripts without spaces (kana, Han, Thai), as a range of a regular expression."""
 TURKIC = ("tr", "az")
 """The languages that have a dotted and a dotless i."""
 
