@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_enrichment.catalog.maintenance import Maintenance
-from catalog_enrichment.delivery import change_files
+from catalog_enrichment.config.operations import DeliveryConfig
+from catalog_enrichment.delivery import change_files, status
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.export_changes import ChangesRequest, PositionFiles, export_changes
 from catalog_enrichment.delivery.feed import Position
@@ -234,6 +235,20 @@ def test_the_status_tells_how_many_runs_each_consumer_lacks(
     assert [found["postgres"][name] for name in ("lag_commits", "lag_runs", "snapshot")] == [0, 0, None]
     assert (found["search"]["lag_runs"], found["search"]["behind_since"]) == (None, None)
     assert "upkeep has deleted" in found["search"]["snapshot"]
+
+
+def test_a_sink_that_is_away_does_not_hide_the_other_consumers(
+    versions: Versions, positions: PositionFiles, tmp_path: Path
+) -> None:
+    versions.show({("a", "color"): value("Red")}, "run-1")
+    written(versions, positions, tmp_path / "search", consumer="search")
+    nobody = DeliveryConfig(uri="postgresql://127.0.0.1:9/none")
+    away, search = status.delivery_status(versions.catalog, nobody, positions)
+    assert (away["consumer"], search["consumer"], search["lag_commits"]) == ("postgres", "search", 0)
+    assert "127.0.0.1" in away["problem"]
+    line = next(line for line in status.as_table([away, search]).splitlines() if line.split()[0] == "postgres")
+    assert line.split()[:5] == ["postgres", "-", "-", "-", "-"]
+    assert away["problem"].split()[-1] in line
 
 
 def test_the_jobs_say_what_is_wrong_with_their_arguments(

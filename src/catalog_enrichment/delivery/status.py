@@ -11,6 +11,7 @@ from catalog_enrichment.delivery import deliver, feed
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.export_changes import PositionFiles
 from catalog_enrichment.delivery.feed import Position
+from catalog_enrichment.errors import CatalogEnrichmentError
 from catalog_enrichment.monitoring.text_tables import Column, aligned_table
 
 if TYPE_CHECKING:
@@ -21,14 +22,20 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
     """Return a row per consumer: the sinks that `[delivery]` names a place of, and every consumer of export_changes.
 
     ``lag_commits`` and ``lag_runs`` count the versions and runs after the position; they are None where the next
-    delivery is a snapshot, and ``snapshot`` says why. ``behind_since`` is the time of the first version after it.
+    delivery is a snapshot, and ``snapshot`` says why. ``behind_since`` is the time of the first version after it. A
+    sink that cannot be asked has ``problem`` instead, so that the others are listed.
     """
     rows = []
     for name, kind in deliver.KINDS.items():
         if where := kind.where(config):
-            with deliver.open_sink(config, name) as sink:
-                position, known = sink.position(), sink.status()
-            rows.append({"consumer": name, "where": where, **known, **_lag(catalog, position)})
+            row: dict[str, Any] = {"consumer": name, "where": where}
+            try:
+                with deliver.open_sink(config, name) as sink:
+                    position, known = sink.position(), sink.status()
+            except CatalogEnrichmentError as problem:
+                rows.append(row | {"problem": str(problem)})
+            else:
+                rows.append(row | known | _lag(catalog, position))
     for moved in positions.all():
         lag = _lag(catalog, Position.parse(moved["position"]))
         where = str(positions.folder)
@@ -59,20 +66,31 @@ def _lag(catalog: Catalog, position: Position | None) -> dict[str, Any]:
     }
 
 
-def _version(row: Mapping[str, Any]) -> str:
-    return str(row["position"]).rpartition(":")[2] if row["position"] else "-"
+def _version(name: str) -> Column:
+    return Column(name.replace("position", "version"), lambda row: (row.get(name) or "-").rpartition(":")[2])
 
 
 def _number(name: str) -> Column:
-    return Column(name.replace("_", " "), lambda row: "all" if row[name] is None else f"{row[name]:,}")
+    def shown(row: Mapping[str, Any]) -> str:
+        if "problem" in row:
+            return "-"
+        return "all" if row[name] is None else f"{row[name]:,}"
+
+    return Column(name.replace("_", " "), shown)
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    if "problem" in row:
+        return str(row["problem"])
+    return f"next: a snapshot, {row['snapshot']}" if row["snapshot"] else ""
 
 
 _COLUMNS = (
     Column("consumer", lambda row: str(row["consumer"]), "<"),
-    Column("version", _version),
-    Column("newest", lambda row: row["newest"].rpartition(":")[2]),
+    _version("position"),
+    _version("newest"),
     _number("lag_commits"),
     _number("lag_runs"),
-    Column("moved (UTC)", lambda row: (row["moved_at"] or "-")[:16].replace("T", " "), "<"),
-    Column("note", lambda row: f"next: a snapshot, {row['snapshot']}" if row["snapshot"] else "", "<"),
+    Column("moved (UTC)", lambda row: (row.get("moved_at") or "-")[:16].replace("T", " "), "<"),
+    Column("note", _note, "<"),
 )
