@@ -11,6 +11,8 @@ is chosen on a tenth of the train split.
 
 Where merchants' labels cannot certify, because labelled and unlabelled listings differ, `--gold N` draws a gold sample
 of N listings without a value, and people answer for it by the truth; these listings are left out of what is judged.
+`--verdicts N` draws proposals instead, half of N at scores from .5 on and then what certify_model advises, and people
+judge them by the truth: no answer to a gold sample is about what would not be written.
 
 Beside it on the same products: regular expressions with units (the first number of a fitting unit behind or before the
 attribute's name, else the first), and a gazetteer (the longest value of the labelled products that stands in the text).
@@ -46,7 +48,9 @@ from catalog_enrichment.catalog import human_labels
 from catalog_enrichment.config.catalog import CatalogConfig
 from catalog_enrichment.config.schema import Config, MlflowConfig, TrainingConfig
 from catalog_enrichment.dictionary import Attribute, Dictionary
+from catalog_enrichment.precision import verdict_test
 from catalog_enrichment.precision.certificate import Certificate
+from catalog_enrichment.precision.verdict_test import DrawnProducts
 from catalog_enrichment.records import Cardinality, LabelUse, Modality, stable_hash
 from catalog_enrichment.values import numbers, same
 from catalog_enrichment.values.kinds import Kind, NumberRule, OpenRule
@@ -82,6 +86,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=["myntra", "ikea", "wdc_pave"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--gold", type=int, default=0, help="unlabelled listings for which people answer, by the truth")
+    parser.add_argument("--verdicts", type=int, default=0, help="proposals of an attribute that people judge")
     args = parser.parse_args()
     result: dict[str, Any] = {}
     for name in args.only:
@@ -129,6 +134,11 @@ def listings(name: str, file: Path, args: argparse.Namespace) -> dict[str, Any]:
             "basis": of[attribute.name].basis.value,
             "baselines": _baselines(attribute, labelled, rows, truth),
         }
+        if args.verdicts:
+            by_id = {row["product_id"]: row for row in judged}
+            own = {name: attribute.canonical(row[attribute.name] or "") for name, row in by_id.items()}
+            proposals = {name: found[name][attribute.name] for name in by_id if found[name][attribute.name][0]}
+            result[attribute.name]["by_verdicts"] = _by_verdicts(attribute, own, proposals, args.verdicts)
     columns = ["products", "right", "share_at_95_by_the_truth", "written", "precision", "unseen", "unseen_right"]
     cells = {key: [value[column] for column in columns] for key, value in result.items() if isinstance(value, dict)}
     print("\n".join(markdown(columns, cells, name)))
@@ -268,6 +278,69 @@ def _judged(
         "unseen_written_right": int((unseen & right & written).sum()),
         "why_abstains": certificate.why_abstains,
     }
+
+
+def _by_verdicts(
+    attribute: Attribute, truth: Mapping[str, str | None], proposals: Mapping[str, Proposal], number: int
+) -> dict[str, Any]:
+    """Return what a threshold that people certify with at most ``number`` verdicts writes to the listings that they
+    have not judged; ``truth`` has None where a listing has no value."""
+    wrong = {
+        name: not (truth[name] and attribute.is_same(value, truth[name] or ""))
+        for name, (value, _) in proposals.items()
+    }
+    scores = {name: float(np.float32(score)) for name, (_, score) in proposals.items()}
+    order = sorted(proposals, key=lambda name: stable_hash("verdicts", attribute.name, name))
+    samples: list[tuple[float, list[str]]] = []
+    drawn, test, lowest = _drawn(samples, scores, wrong), None, 0.5
+    while (left := number - len(drawn)) > 0:
+        ids = [name for name in order if scores[name] >= lowest and name not in drawn.product_ids]
+        if not ids:
+            break
+        samples.append((lowest, ids[: min(left, number // 2)]))
+        drawn = _drawn(samples, scores, wrong)
+        test = verdict_test.run_tests(drawn, 0.95, 0.05, 1.05)
+        assert test is not None
+        undecided = test.undecided
+        if undecided is None:
+            break
+        if verdict_test.verdicts_needed(undecided, 0.95, test.sequence.delta).likely is None:
+            higher = verdict_test.promising_score(drawn, test, 0.95)
+            if higher is None:
+                break
+            lowest = higher
+    certified = None if test is None else test.certified
+    rest = [name for name in truth if name not in drawn.product_ids]
+    written = [name for name in rest if certified and scores.get(name, -1.0) >= certified.threshold]
+    right = sum(not wrong[name] for name in written)
+    of_value = sum(truth[name] is not None for name in rest)
+    interval = stats.binomtest(right, len(written)).proportion_ci(method="exact") if written else None
+    return {
+        "verdicts": len(drawn),
+        "wrong": int(np.isfinite(drawn.wrong_scores).sum()),
+        "threshold": certified.threshold if certified else None,
+        "unjudged": len(rest),
+        "with_value": of_value,
+        "written": round(len(written) / of_value, 4),
+        "precision": round(right / len(written), 4) if written else None,
+        "interval": [round(interval.low, 4), round(interval.high, 4)] if interval else None,
+    }
+
+
+def _drawn(
+    samples: Sequence[tuple[float, Sequence[str]]], scores: Mapping[str, float], wrong: Mapping[str, bool]
+) -> DrawnProducts:
+    """Return ``samples``, each with its lowest score and its products in the order of the draw, all of them judged."""
+    ids = [name for _, drawn in samples for name in drawn]
+    own = np.array([scores[name] for name in ids], dtype=np.float64)
+    return DrawnProducts(
+        scores=own,
+        wrong_scores=np.where(np.array([wrong[name] for name in ids], dtype=bool), own, -np.inf),
+        settled=np.ones(len(ids), dtype=bool),
+        lowest=np.array([lowest for lowest, drawn in samples for _ in drawn], dtype=np.float64),
+        samples=np.array([place for place, (_, drawn) in enumerate(samples) for _ in drawn], dtype=np.int64),
+        product_ids=tuple(ids),
+    )
 
 
 def _baselines(

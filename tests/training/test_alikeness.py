@@ -219,6 +219,14 @@ def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled
     assert row["certification"] > row["unlabelled"] + 0.2
 
 
+def test_no_head_is_fitted_to_products_of_a_gold_sample() -> None:
+    market = Marketplace(count=3200)
+    market.dataset.gold = [{"color": ()} if number >= 2800 else {} for number in range(market.count)]
+    untouched = Populations(market.split(), ~market.labelled).untouched(has_head=True)
+    assert untouched[2800:].all()
+    assert 0.3 < untouched[2400:2800].mean() < 0.7
+
+
 # --- classifiers ----------------------------------------------------------------------------------------------------
 
 

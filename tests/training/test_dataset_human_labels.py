@@ -250,3 +250,17 @@ def test_a_twin_of_a_held_out_product_does_not_train(catalog: Catalog, tmp_path:
     assert held_out in folds.test
     assert place not in folds.train
     assert data.ids.index("other") in folds.train
+
+
+def test_twins_of_a_gold_sample_are_kept_for_it(catalog: Catalog, tmp_path: Path) -> None:
+    """Also those that people labelled: their answer about the gold product could certify nothing."""
+    data, settings = loaded(catalog, tmp_path), TrainingConfig(recipe="r", min_label_count=1, attributes=["color"])
+    before = split_of(data, settings, EarlierUses()).folds
+    merchants, person, asked = int(before.train[0]), data.ids.index("yes"), data.ids.index("other")
+    data.titles[person] = data.titles[merchants]
+    assert {merchants, person} <= set(split_of(data, settings, EarlierUses()).folds.train.tolist())
+    data.titles[asked] = data.titles[merchants]
+    data.gold[asked] = {"material": ()}
+    folds = split_of(data, settings, EarlierUses()).folds
+    assert not {merchants, person} & set(folds.train.tolist())
+    assert folds.certification.tolist() == before.certification.tolist()

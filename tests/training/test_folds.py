@@ -141,6 +141,24 @@ def test_the_splits_of_the_rounds_stay_the_same(stratify: bool, expected: list[s
     assert found == expected
 
 
+def test_twins_of_a_gold_sample_neither_train_nor_choose() -> None:
+    groups = np.arange(300) // 3  # of three listings of a group the last is unlabelled
+    folds = split_folds(np.flatnonzero(np.arange(300) % 3 < 2).astype(np.int64), grouped(groups), SHARES)
+    asked = np.isin(np.arange(300), np.arange(2, 300, 12))
+    left = folds.without_twins_of(asked, groups)
+    assert (left.certification.tolist(), left.test.tolist()) == (folds.certification.tolist(), folds.test.tolist())
+    for fold, before in ((left.train, folds.train), (left.choosing, folds.choosing)):
+        assert fold.tolist() == [product for product in before.tolist() if groups[product] % 4]
+        assert len(fold) < len(before)
+
+
+def test_a_gold_sample_about_most_listings_leaves_the_folds() -> None:
+    groups = np.arange(300) // 3
+    folds = split_folds(np.flatnonzero(np.arange(300) % 3 < 2).astype(np.int64), grouped(groups), SHARES)
+    asked = (np.arange(300) % 3 == 2) & np.isin(groups, groups[folds.choosing])
+    assert folds.without_twins_of(asked, groups) is folds
+
+
 def test_no_group_is_exempt_from_the_draw_however_large() -> None:
     products = grouped(random_groups(1000, large=400))
     drawn = [fold_of(split_folds(np.arange(1000), products, FoldsConfig(seed=seed)), 0) for seed in range(200)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +224,19 @@ def test_the_check_reads_no_label_of_the_certification_fold(dataset: Dataset, tm
     assert not check.refusal
     assert check.result is not None
     assert check.result.wrong_earlier == 0
+
+
+def test_twins_of_a_gold_sample_do_not_choose(dataset: Dataset) -> None:
+    labels, seen = {"color": dataset.labels("color", 0)}, np.zeros(len(dataset), dtype=bool)
+    groups = np.arange(len(dataset))
+    arguments = (labels, SETTINGS, groups, seen, EarlierUses())
+    before = proposals.split_of(dataset, *arguments).folds
+    twin, asked = int(before.choosing[0]), int(np.flatnonzero(before.outside(len(dataset)))[0])
+    groups[asked] = groups[twin]
+    answered = replace(dataset, gold=[{"color": ()} if row == asked else {} for row in range(len(dataset))])
+    after = proposals.split_of(answered, *arguments).folds
+    assert np.setdiff1d(before.choosing, after.choosing).tolist() == [twin]
+    assert twin not in after.train, "the proposer has not seen it"
 
 
 def test_few_labelled_products_that_were_not_seen_abstain_and_use_no_label(dataset: Dataset, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Marketplace:
             picture_reasons=[Reason.NO_IMAGE if none else None for none in has_none],
             updated_at=[datetime(2026, 1, 1 + n % 9, tzinfo=UTC) for n in range(count)],
             merchant=[{"color": ("Red",)}] * count,
+            gold=[{}] * count,
         )
         self.dataset.counts["unlabelled"] = count // 4
         self.folds = Folds(parts[0], parts[1], parts[2], NONE)

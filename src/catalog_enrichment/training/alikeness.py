@@ -145,8 +145,10 @@ class Populations:
 
     @cached_property
     def _for_heads(self) -> Bools:
-        """(N,): the unlabelled products of these content groups are for the heads."""
-        return half_of_groups(self.split.dataset.ids, self.split.groups, "has value")
+        """(N,): the unlabelled products of these content groups are for the heads: half of the groups, but for those of
+        a gold sample."""
+        dataset, groups = self.split.dataset, self.split.groups
+        return half_of_groups(dataset.ids, groups, "has value") & ~np.isin(groups, groups[dataset.asked])
 
 
 # --- classifiers -----------------------------------------------------------------------------------------------------

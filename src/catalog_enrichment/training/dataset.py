@@ -115,6 +115,11 @@ class Dataset:
         """(N,): the product has a usable picture."""
         return np.array([picture is not None for picture in self.pictures], dtype=bool)
 
+    @property
+    def asked(self) -> Bools:
+        """(N,): people answered for the product in a gold sample, about any attribute."""
+        return np.array([bool(answers) for answers in self.gold], dtype=bool)
+
     def on_path(self, modality: Modality) -> Bools:
         """(N,): the product is of the population that the path's certificate is about.
 

@@ -120,8 +120,19 @@ class Folds:
         """The products of every fold but train."""
         return np.concatenate([self.choosing, self.certification, self.test])
 
+    def without_twins_of(self, asked: Bools, groups: Ints) -> Folds:
+        """Return the folds with no product in train or choosing that shares a content group with an ``asked`` (N,)
+        product, so that people's answer about it can certify. A fold that would lose more than half keeps all, and so
+        does the other."""
+        twins = np.isin(groups, groups[asked])
+        train, choosing = where(self.train, ~twins), where(self.choosing, ~twins)
+        if 2 * len(train) < len(self.train) or 2 * len(choosing) < len(self.choosing):
+            return self
+        return replace(self, train=train, choosing=choosing)
+
     def outside(self, count: int) -> Bools:
-        """(count,): the product is in no fold, because it has no label of any attribute."""
+        """(count,): the product is in no fold: it has no label of any attribute, or its content group is kept for a
+        gold sample."""
         outside = np.ones(count, dtype=bool)
         outside[np.concatenate([self.train, self.held_out])] = False
         return outside

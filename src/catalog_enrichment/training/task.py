@@ -198,7 +198,8 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    return Split(dataset, groups, _with_people(folds, dataset, groups), certification_round)
+    folds = _with_people(folds, dataset, groups).without_twins_of(dataset.asked, groups)
+    return Split(dataset, groups, folds, certification_round)
 
 
 def stratified_by(labels: Mapping[str, Labels]) -> Bools:
