@@ -11,8 +11,8 @@ is chosen on a tenth of the train split.
 
 Where merchants' labels cannot certify, because labelled and unlabelled listings differ, `--gold N` draws a gold sample
 of N listings without a value, and people answer for it by the truth; these listings are left out of what is judged.
-`--verdicts N` draws proposals instead, half of N at scores from .5 on and then what certify_model advises, and people
-judge them by the truth: no answer to a gold sample is about what would not be written.
+`--verdicts N` draws proposals of each attribute instead, half of N at scores from .5 on and then what certify_model
+advises, and people judge them by the truth; written and right are then counted over the listings nobody judged.
 
 Beside it on the same products: regular expressions with units (the first number of a fitting unit behind or before the
 attribute's name, else the first), and a gazetteer (the longest value of the labelled products that stands in the text).
@@ -321,7 +321,7 @@ def _by_verdicts(
         "threshold": certified.threshold if certified else None,
         "unjudged": len(rest),
         "with_value": of_value,
-        "written": round(len(written) / of_value, 4),
+        "written": round(len(written) / max(of_value, 1), 4),
         "precision": round(right / len(written), 4) if written else None,
         "interval": [round(interval.low, 4), round(interval.high, 4)] if interval else None,
     }

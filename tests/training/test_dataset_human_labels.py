@@ -262,5 +262,6 @@ def test_twins_of_a_gold_sample_are_kept_for_it(catalog: Catalog, tmp_path: Path
     data.titles[asked] = data.titles[merchants]
     data.gold[asked] = {"material": ()}
     folds = split_of(data, settings, EarlierUses()).folds
-    assert not {merchants, person} & set(folds.train.tolist())
+    assert {merchants, person, asked} == set(folds.kept.tolist())
+    assert not {merchants, person, asked} & set(folds.train.tolist())
     assert folds.certification.tolist() == before.certification.tolist()

@@ -150,6 +150,7 @@ def test_twins_of_a_gold_sample_neither_train_nor_choose() -> None:
     for fold, before in ((left.train, folds.train), (left.choosing, folds.choosing)):
         assert fold.tolist() == [product for product in before.tolist() if groups[product] % 4]
         assert len(fold) < len(before)
+    assert left.outside(300).tolist() == folds.outside(300).tolist(), "they are labelled all the same"
 
 
 def test_a_gold_sample_about_most_listings_leaves_the_folds() -> None:

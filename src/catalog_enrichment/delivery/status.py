@@ -11,7 +11,7 @@ from catalog_enrichment.delivery import deliver, feed
 from catalog_enrichment.delivery.differences import TABLE
 from catalog_enrichment.delivery.export_changes import PositionFiles
 from catalog_enrichment.delivery.feed import Position
-from catalog_enrichment.errors import CatalogEnrichmentError
+from catalog_enrichment.errors import DataContractError, TemporaryFailure
 from catalog_enrichment.monitoring.text_tables import Column, aligned_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
 
     ``lag_commits`` and ``lag_runs`` count the versions and runs after the position; they are None where the next
     delivery is a snapshot, and ``snapshot`` says why. ``behind_since`` is the time of the first version after it. A
-    sink that cannot be asked has ``problem`` instead, so that the others are listed.
+    sink that does not answer or has not this program's tables has ``problem`` instead, so that the others are listed.
+    Raises ConfigError where `[delivery]` or the role's rights are wrong.
     """
     rows = []
     for name, kind in deliver.KINDS.items():
@@ -32,7 +33,7 @@ def delivery_status(catalog: Catalog, config: DeliveryConfig, positions: Positio
             try:
                 with deliver.open_sink(config, name) as sink:
                     position, known = sink.position(), sink.status()
-            except CatalogEnrichmentError as problem:
+            except (DataContractError, TemporaryFailure) as problem:
                 rows.append(row | {"problem": str(problem)})
             else:
                 rows.append(row | known | _lag(catalog, position))
@@ -66,8 +67,8 @@ def _lag(catalog: Catalog, position: Position | None) -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> Column:
-    return Column(name.replace("position", "version"), lambda row: (row.get(name) or "-").rpartition(":")[2])
+def _version(position: str | None) -> str:
+    return (position or "-").rpartition(":")[2]
 
 
 def _number(name: str) -> Column:
@@ -87,8 +88,8 @@ def _note(row: Mapping[str, Any]) -> str:
 
 _COLUMNS = (
     Column("consumer", lambda row: str(row["consumer"]), "<"),
-    _version("position"),
-    _version("newest"),
+    Column("version", lambda row: _version(row.get("position"))),
+    Column("newest", lambda row: _version(row.get("newest"))),
     _number("lag_commits"),
     _number("lag_runs"),
     Column("moved (UTC)", lambda row: (row.get("moved_at") or "-")[:16].replace("T", " "), "<"),

@@ -400,6 +400,7 @@ def _data(trained: TrainedWithMistakes) -> list[tuple[str, str]]:
         ("labelled", _count(lineage.get("labelled"))),
         ("with a usable picture", _count(lineage.get("with_image"))),
         ("folds (labelled products)", folds),
+        ("in no fold, for a gold sample", _count(lineage.get("kept_for_gold_samples") or None)),
         ("content groups", _count(lineage.get("content_groups"))),
         ("duration", f"{seconds / 60:.1f} minutes" if seconds else ""),
     ]

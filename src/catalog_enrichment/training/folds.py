@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -98,6 +98,9 @@ def content_groups(titles: Sequence[str], pictures: Sequence[str | None], words:
     return np.asarray(component[: len(titles)], dtype=np.int64)
 
 
+_NAMES = ("train", "choosing", "certification", "test")
+
+
 @dataclass(frozen=True, slots=True)
 class Folds:
     """The four disjoint folds of the labelled products, as positions in the data set. No two share a content group."""
@@ -106,10 +109,12 @@ class Folds:
     choosing: Index
     certification: Index
     test: Index
+    kept: Index = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Labelled products that are in no fold, for the sake of a gold sample (:meth:`without_twins_of`)."""
 
     def items(self) -> Iterator[tuple[str, Index]]:
         """Yield each fold with its name."""
-        return ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, getattr(self, name)) for name in _NAMES)
 
     def sizes(self) -> dict[str, int]:
         """Return the number of products in each fold."""
@@ -122,19 +127,18 @@ class Folds:
 
     def without_twins_of(self, asked: Bools, groups: Ints) -> Folds:
         """Return the folds with no product in train or choosing that shares a content group with an ``asked`` (N,)
-        product, so that people's answer about it can certify. A fold that would lose more than half keeps all, and so
-        does the other."""
+        product, so that people's answer about it can certify. Both keep all where one would lose more than half."""
         twins = np.isin(groups, groups[asked])
         train, choosing = where(self.train, ~twins), where(self.choosing, ~twins)
         if 2 * len(train) < len(self.train) or 2 * len(choosing) < len(self.choosing):
             return self
-        return replace(self, train=train, choosing=choosing)
+        kept = where(np.concatenate([self.train, self.choosing]), twins)
+        return replace(self, train=train, choosing=choosing, kept=np.sort(kept))
 
     def outside(self, count: int) -> Bools:
-        """(count,): the product is in no fold: it has no label of any attribute, or its content group is kept for a
-        gold sample."""
+        """(count,): the product is in no fold, because it has no label of any attribute."""
         outside = np.ones(count, dtype=bool)
-        outside[np.concatenate([self.train, self.held_out])] = False
+        outside[np.concatenate([self.train, self.held_out, self.kept])] = False
         return outside
 
 
@@ -326,7 +330,7 @@ class Division:
 
 def _shares(config: FoldsConfig) -> Floats:
     """Return the folds' shares, in the order of :class:`Folds`."""
-    return np.array([getattr(config, field.name) for field in fields(Folds)])
+    return np.array([getattr(config, name) for name in _NAMES])
 
 
 def _large(labelled: int, config: FoldsConfig) -> int:

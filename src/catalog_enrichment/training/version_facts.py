@@ -295,6 +295,7 @@ def lineage(split: Split, labels: Mapping[str, Labels], certificates: Sequence[C
         "labelled_by_attribute": {name: int(label.labelled.sum()) for name, label in labels.items()},
         "learned_values": {name: len(label.values) for name, label in labels.items()},
         "folds": folds.sizes(),
+        "kept_for_gold_samples": len(folds.kept),
         "fold_groups": {name: len(np.unique(groups[index])) for name, index in folds.items()},
         "content_groups": len(np.unique(groups)),
         "largest_group": int(np.bincount(groups).max()),
