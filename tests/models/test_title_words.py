@@ -66,6 +66,23 @@ def test_characters_and_their_pairs_are_the_words_of_scripts_without_spaces() ->
     assert title_words.terms_of(thai) == [thai, *thai]
 
 
+@pytest.mark.parametrize(
+    ("title", "usual"),
+    [
+        ("\uff8a\uff9e\uff6f\uff78\uff9e", "\u30d0\u30c3\u30b0"),  # half-width
+        ("\uff2c\uff25\uff27\uff2f \uff11\uff10\uff10\uff05", "LEGO 100%"),  # full-width
+        ("\u8d64\u30fb\u9ed2 \u0e3f100", "\u8d64 \u9ed2 100"),  # a middle dot ends a word; the sign of the baht
+        ("LEGO\u2122 set", "lego set"),
+    ],
+)
+def test_two_ways_to_write_a_title_have_the_same_terms(title: str, usual: str) -> None:
+    assert title_words.terms_of(title) == title_words.terms_of(usual)
+
+
+def test_a_repeated_han_character_is_a_word() -> None:
+    assert title_words.terms_of("\u4f50\u3005") == ["\u4f50\u3005", "\u4f50", "\u3005"]
+
+
 def test_a_long_title_has_the_same_terms_as_training_reads_of_it_and_as_enrichment_does() -> None:
     recipe = replace(tiny(), title_words=True)
     assert recipe.model.max_chars < recipe.max_chars

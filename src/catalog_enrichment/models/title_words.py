@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models.spec import TITLE_CHARS
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.values.spelling import UNSPACED, combining_marks
+from catalog_enrichment.values.spelling import SAME_SIGNS, UNSPACED, combining_marks
 
 WEIGHTS, TERMS = "title_words.safetensors", "title_words.json"
 FILES = (WEIGHTS, TERMS)
@@ -47,10 +48,11 @@ def terms_of(title: str | None) -> list[str]:
     """Return the words of a title of two characters and more, and every two that follow each other.
 
     In scripts without spaces every two characters that follow each other stand for a word, and single characters are
-    terms too: a Han character is often a word.
+    terms too: a Han character is often a word. Half-width kana and full-width Latin letters are the usual ones.
     """
     words, characters = list[str](), list[str]()
-    for word in _WORD.findall(clean_text(title, TITLE_CHARS).casefold()):
+    plain = unicodedata.normalize("NFKC", clean_text(title, TITLE_CHARS).translate(SAME_SIGNS)).casefold()
+    for word in _WORD.findall(plain):
         if _UNSPACED.match(word):
             characters += word
             words += map("".join, pairwise(word))

@@ -23,8 +23,12 @@ SAME_SIGNS = str.maketrans(
 )
 """Hyphens, the en dash and the minus are one sign each, as are single and double quotes and primes; the signs of
 copyrights and trademarks are spaces: LEGO® is LEGO."""
-UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-"""Characters of scripts without spaces (kana, Han, Thai), as a range of a regular expression."""
+UNSPACED = (
+    "\u3005-\u3007\u3041-\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59"
+)
+"""Characters of scripts without spaces (kana, Han, Thai), as ranges of a regular expression; their punctuation marks,
+such as the middle dot, are not among them, and half-width kana are only after NFKC."""
 TURKIC = ("tr", "az")
 """The languages that have a dotted and a dotless i."""
 
