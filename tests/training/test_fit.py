@@ -226,6 +226,19 @@ def test_self_supervision_does_not_use_the_held_out_folds(task: Task) -> None:
     assert sorted([*used, twin, *held_out]) == list(range(len(task.examples.dataset)))
 
 
+def test_self_supervision_does_not_read_the_products_of_a_gold_sample(task: Task) -> None:
+    """People's answers about them certify nothing else: half of them would be lost."""
+    unlabelled = replace(task, folds=replace(task.folds, train=task.folds.train[:20]))
+    read = np.setdiff1d(unlabelled.self_supervised, unlabelled.folds.train)
+    assert len(read) > 5
+    dataset = task.examples.dataset
+    gold = [{"color": ()} if number in read[:3] else {} for number in range(len(dataset))]
+    asked = replace(unlabelled, examples=replace(task.examples, dataset=replace(dataset, gold=gold)))
+    left = np.setdiff1d(unlabelled.self_supervised, asked.self_supervised)
+    assert left.tolist() == np.intersect1d(read, np.flatnonzero(np.isin(task.groups, task.groups[read[:3]]))).tolist()
+    assert set(unlabelled.folds.train.tolist()) <= set(asked.self_supervised.tolist())
+
+
 def test_flagged_pictures_are_not_trained_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = FitSpec(epochs=1, batch_size=16, image_learning_rate=3e-3)
     noisy = replace(recipe(epochs=1, image_dropout=0.0), noise=NoiseSpec(fit=stage), image=stage)

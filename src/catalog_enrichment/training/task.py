@@ -79,12 +79,13 @@ class Task:
 
     @property
     def self_supervised(self) -> Index:
-        """Products for self-supervision: the train fold, and the unlabelled products of half of the content groups. The
-        other half stays unseen, for the comparison with labelled products. No product shares a content group with a
-        held-out fold."""
-        usable = half_of_groups(self.examples.dataset.ids, self.groups, "self-supervision")
+        """Products for self-supervision: the train fold, and the unlabelled products of half of the content groups, but
+        for those of a gold sample. The other half stays unseen, for the comparison with labelled products. No product
+        shares a content group with a held-out fold."""
+        dataset, groups = self.examples.dataset, self.groups
+        usable = half_of_groups(dataset.ids, groups, "self-supervision") & ~np.isin(groups, groups[dataset.asked])
         usable[self.folds.train] = True
-        return np.flatnonzero(usable & ~np.isin(self.groups, self.groups[self.folds.held_out])).astype(np.int64)
+        return np.flatnonzero(usable & ~np.isin(groups, groups[self.folds.held_out])).astype(np.int64)
 
     @property
     def heads(self) -> dict[str, Head]:
