@@ -60,6 +60,14 @@ def test_too_few_products_without_a_picture_abstain_say_how_many_are_missing_and
     assert uses.calls == []
 
 
+def test_labelled_products_that_are_kept_for_a_gold_sample_count_where_it_says_how_many_are_missing() -> None:
+    market = Marketplace()
+    left = replace(market.folds, train=market.folds.train[:200], kept=market.folds.train[200:])
+    every, without = (market.certificate(Modality.TEXT_ONLY, folds=folds) for folds in (market.folds, left))
+    assert "about 57 more" in every.why_abstains
+    assert without.why_abstains == every.why_abstains
+
+
 def test_products_whose_picture_could_not_be_reached_count_on_no_path() -> None:
     """Enrichment waits for their pictures: they are no products without a picture."""
     market = Marketplace(without_picture=3)

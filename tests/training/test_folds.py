@@ -29,6 +29,7 @@ from catalog_enrichment.training.folds import (
     resumed,
     split_folds,
     stratified_parts,
+    where,
 )
 from catalog_enrichment.training.task import split_of
 
@@ -142,10 +143,10 @@ def test_the_splits_of_the_rounds_stay_the_same(stratify: bool, expected: list[s
 
 
 def test_twins_of_a_gold_sample_neither_train_nor_choose() -> None:
-    groups = np.arange(300) // 3  # of three listings of a group the last is unlabelled
-    folds = split_folds(np.flatnonzero(np.arange(300) % 3 < 2).astype(np.int64), grouped(groups), SHARES)
+    groups, labelled = np.arange(300) // 3, np.arange(300) % 3 < 2  # the last of three listings has no label
+    folds = split_folds(np.flatnonzero(labelled).astype(np.int64), grouped(groups), SHARES)
     asked = np.isin(np.arange(300), np.arange(2, 300, 12))
-    left = folds.without_twins_of(asked, groups)
+    left = folds.without_twins_of(asked, groups, [labelled])
     assert (left.certification.tolist(), left.test.tolist()) == (folds.certification.tolist(), folds.test.tolist())
     for fold, before in ((left.train, folds.train), (left.choosing, folds.choosing)):
         assert fold.tolist() == [product for product in before.tolist() if groups[product] % 4]
@@ -153,11 +154,20 @@ def test_twins_of_a_gold_sample_neither_train_nor_choose() -> None:
     assert left.outside(300).tolist() == folds.outside(300).tolist(), "they are labelled all the same"
 
 
-def test_a_gold_sample_about_most_listings_leaves_the_folds() -> None:
-    groups = np.arange(300) // 3
-    folds = split_folds(np.flatnonzero(np.arange(300) % 3 < 2).astype(np.int64), grouped(groups), SHARES)
-    asked = (np.arange(300) % 3 == 2) & np.isin(groups, groups[folds.choosing])
-    assert folds.without_twins_of(asked, groups) is folds
+@pytest.mark.parametrize("fold", ["train", "choosing"])
+def test_an_attribute_keeps_its_products_where_a_gold_sample_would_take_more_than_half(fold: str) -> None:
+    """Another attribute's are left out all the same: here half of the products have a color, half have a length."""
+    groups, labelled = np.arange(600) // 3, np.arange(600) % 3 < 2
+    color, length = labelled & (np.arange(600) < 300), labelled & (np.arange(600) >= 300)
+    folds = split_folds(np.flatnonzero(labelled).astype(np.int64), grouped(groups), SHARES)
+    of_length = groups[where(getattr(folds, fold), length)]
+    asked = (np.arange(600) % 3 == 2) & (np.isin(groups, of_length) | (groups < 20))
+    left = folds.without_twins_of(asked, groups, [color, length])
+    taken = np.concatenate([where(each, groups < 20) for each in (folds.train, folds.choosing)])
+    assert left.kept.tolist() == np.sort(taken).tolist()
+    assert len(taken)
+    for name, before in (("train", folds.train), ("choosing", folds.choosing)):
+        assert getattr(left, name).tolist() == where(before, groups >= 20).tolist()
 
 
 def test_no_group_is_exempt_from_the_draw_however_large() -> None:

@@ -208,7 +208,7 @@ class Certifier:
         if not sizes["certification"]:
             needed = smallest_sample(self.rule.target, self.rule.delta)
             return self._abstention(labels, modality, certification, claim.why_no_fold(labels.attribute, needed))
-        share = sizes["certification"] / sum(sizes.values())
+        share = sizes["certification"] / (sum(sizes.values()) + len(self.split.folds.kept))
         products = self._products(labels, modality, pool, certification, current, fold_share=share)
         needed = smallest_sample(self.rule.target, spent_delta(self.rule.delta, products.number))
         if len(certification) < needed:

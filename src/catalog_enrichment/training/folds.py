@@ -125,14 +125,22 @@ class Folds:
         """The products of every fold but train."""
         return np.concatenate([self.choosing, self.certification, self.test])
 
-    def without_twins_of(self, asked: Bools, groups: Ints) -> Folds:
+    def without_twins_of(self, asked: Bools, groups: Ints, labelled: Iterable[Bools]) -> Folds:
         """Return the folds with no product in train or choosing that shares a content group with an ``asked`` (N,)
-        product, so that people's answer about it can certify. Both keep all where one would lose more than half."""
+        product, so that people's answer about it can certify.
+
+        ``labelled``: an (N,) per attribute. The products of an attribute that would lose more than half of train or of
+        choosing stay, with their content groups: a sample about a small category must not take its training away.
+        """
         twins = np.isin(groups, groups[asked])
-        train, choosing = where(self.train, ~twins), where(self.choosing, ~twins)
-        if 2 * len(train) < len(self.train) or 2 * len(choosing) < len(self.choosing):
-            return self
+        needed = np.zeros(len(groups), dtype=bool)
+        for own in labelled:
+            of_folds = [where(fold, own) for fold in (self.train, self.choosing)]
+            if any(2 * twins[index].sum() > len(index) for index in of_folds):
+                needed |= np.isin(groups, groups[own])
+        twins &= ~needed
         kept = where(np.concatenate([self.train, self.choosing]), twins)
+        train, choosing = where(self.train, ~twins), where(self.choosing, ~twins)
         return replace(self, train=train, choosing=choosing, kept=np.sort(kept))
 
     def outside(self, count: int) -> Bools:

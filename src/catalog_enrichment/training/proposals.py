@@ -205,7 +205,8 @@ def split_of(
         found, certification_round = folds_of_round(fresh, products, settings, list(labels), earlier)
         folds = folds if empty_folds(found, settings.folds) else found
     rest = np.setdiff1d(labelled, folds.held_out) if len(folds.held_out) else labelled
-    folds = replace(folds.without_twins_of(dataset.asked, groups), train=rest.astype(np.int64))
+    masks = [label.labelled for label in labels.values()]
+    folds = replace(folds.without_twins_of(dataset.asked, groups, masks), train=rest.astype(np.int64))
     return Split(dataset, groups, folds, certification_round)
 
 

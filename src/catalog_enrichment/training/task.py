@@ -199,7 +199,8 @@ def split_of(dataset: Dataset, settings: TrainingConfig, earlier: EarlierUses) -
             f"for the folds {empty}. Check that titles and pictures differ between products (one placeholder picture "
             "makes them one group), or label more"
         )
-    folds = _with_people(folds, dataset, groups).without_twins_of(dataset.asked, groups)
+    masks = [label.labelled for label in labels.values()]
+    folds = _with_people(folds, dataset, groups).without_twins_of(dataset.asked, groups, masks)
     return Split(dataset, groups, folds, certification_round)
 
 
