@@ -31,10 +31,10 @@ def label(truth: Any, cardinality: Cardinality = ONE) -> Labels:
     return Labels("x", cardinality, COLORS[: given.shape[1]], given, given.any(axis=1), none, ~given.any(axis=1))
 
 
-def fitted(titles: Sequence[str], labels: Labels, probabilities: Any) -> TitleWords | None:
+def fitted(titles: Sequence[str], labels: Labels, probabilities: Any, groups: Any = None) -> TitleWords | None:
     scores = ModelScores(np.arange(400), {"x": np.asarray(probabilities, dtype=np.float32)})
     dataset, folds = SimpleNamespace(titles=list(titles)), SimpleNamespace(train=TRAIN, choosing=CHOOSING)
-    return fit_title_words(dataset, folds, {"x": labels}, scores)
+    return fit_title_words(dataset, folds, np.arange(400) if groups is None else groups, {"x": labels}, scores)
 
 
 @pytest.fixture
@@ -67,6 +67,28 @@ def test_words_that_tell_nothing_get_none_though_one_pool_is_best_by_chance(colo
     dice = np.random.default_rng(seed)
     noise, knowing = titles_of(dice.integers(0, 3, 400)), networks(colors, dice)
     assert fitted(noise, label(np.eye(3)[colors]), knowing) is None
+
+
+def test_what_the_words_of_a_few_content_groups_gain_is_chance() -> None:
+    """Of each group the titles and the values are the same: ten products of a group say no more than one."""
+    groups = np.arange(400) // 10
+    with_share = {True: 0, False: 0}  # key: the content groups are known
+    for seed in range(20):
+        dice = np.random.default_rng(seed)
+        titles = [" ".join(f"word{word}" for word in dice.choice(60, 4)) for _ in range(40)]
+        truth = np.eye(3)[dice.integers(0, 3, 40)][groups]
+        for known in with_share:
+            found = fitted(
+                [titles[group] for group in groups], label(truth), np.full((400, 3), 1 / 3), groups if known else None
+            )
+            with_share[known] += found is not None
+    assert with_share[False] >= 4
+    assert with_share[True] <= 1
+
+
+def test_the_words_of_one_content_group_get_none(colors: np.ndarray) -> None:
+    truth, unknowing = np.eye(3)[colors], np.full((400, 3), 1 / 3)
+    assert fitted(titles_of(colors), label(truth), unknowing, np.zeros(400, dtype=np.int64)) is None
 
 
 def test_titles_without_words_get_none(colors: np.ndarray) -> None:

@@ -60,7 +60,7 @@ def scorer_of(fitted: Fitted, task: Task, recipe: Recipe) -> Scorer:
     if not recipe.title_words:
         return network
     choosing = score(network, dataset, np.sort(task.folds.choosing), ignored)
-    words = fit_title_words(dataset, task.folds, task.labels, choosing)
+    words = fit_title_words(dataset, task.folds, task.groups, task.labels, choosing)
     return network if words is None else TitleWordsScorer(network, words)
 
 

@@ -89,7 +89,7 @@ def train(
         stage.rows_in = len(to_score)
     if members.title_words:
         with stages("title_words"):
-            words = fit_title_words(dataset, split.folds, members.tasks[0].labels, version.scores[0])
+            words = fit_title_words(dataset, split.folds, split.groups, members.tasks[0].labels, version.scores[0])
             progress(shares_of(words))
             version.add_title_words(words)
     with stages("has_value") as stage:

@@ -12,6 +12,7 @@ from scipy import special
 
 from catalog_enrichment.models.title_words import MOST_TERMS, TitleWords, Vocabulary, WordExpert, logits_of
 from catalog_enrichment.precision.classification_metrics import MIN_PRODUCTS, fit_temperature
+from catalog_enrichment.precision.units import Ints
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training.dataset import Dataset
 from catalog_enrichment.training.evaluation import ModelScores
@@ -20,8 +21,9 @@ from catalog_enrichment.training.labels import Labels
 
 SHARES = tuple(step / 10 for step in range(1, 11))
 """The shares that are tried."""
-CLEARLY = 2.0
-"""Standard errors by which an expert lowers the loss, at least: of eleven pools one is best by chance."""
+CLEARLY = 1.0
+"""Standard errors by which an expert lowers the loss, at least: of eleven pools one is best by chance. The errors are
+between content groups, and two of them would refuse most experts that help on a few hundred products to choose on."""
 INVERSE_PENALTY = 10.0
 """scikit-learn's C. Rows of length one need a smaller penalty than the default, C = 1."""
 MOST_WEIGHTS = 3_000_000
@@ -31,10 +33,10 @@ _NEVER = -20.0
 
 
 def fit_title_words(
-    dataset: Dataset, folds: Folds, labels: Mapping[str, Labels], scores: ModelScores
+    dataset: Dataset, folds: Folds, groups: Ints, labels: Mapping[str, Labels], scores: ModelScores
 ) -> TitleWords | None:
     """Return the experts that clearly lower the loss on the choosing fold, whose ``scores`` are the networks'; None if
-    none does. ``labels``: of the attributes with a closed list.
+    none does. ``groups``: (N,) content group of each product; ``labels``: of the attributes with a closed list.
 
     The loss is the negative log-likelihood, for attributes with several values the mean binary cross-entropy, of the
     products whose titles have a term of the vocabulary: the others keep the networks' probabilities.
@@ -58,7 +60,7 @@ def fit_title_words(
         alone, *others = [pool.expert(weights, bias, share) for share in (0.0, *SHARES)]
         best = min(others, key=lambda expert: pool.losses(expert).mean())
         gain = pool.losses(alone) - pool.losses(best)
-        if gain.mean() > CLEARLY * gain.std() / np.sqrt(len(gain)):
+        if gain.mean() > CLEARLY * _standard_error(gain, groups[choosing]):
             experts[name] = best
     return TitleWords(vocabulary, experts) if experts else None
 
@@ -67,6 +69,16 @@ def shares_of(words: TitleWords | None) -> str:
     """Return a line of progress: the share of every expert."""
     shares = [f"{name} {expert.share:.1f}" for name, expert in words.experts.items()] if words else []
     return f"titles' words: {', '.join(shares) or 'they clearly improve no attribute'}"
+
+
+def _standard_error(gain: NDArray[np.float64], groups: Ints) -> float:
+    """Return the standard error of the mean of ``gain`` (n,), whose products are independent only between ``groups``
+    (n,): the words of a group are the same, and so is what they gain by chance. Infinite for a single group."""
+    _, group = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group, gain - gain.mean())
+    if len(sums) < 2:
+        return np.inf
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(gain))
 
 
 class _Pool:
