@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -265,3 +266,16 @@ def test_twins_of_a_gold_sample_are_kept_for_it(catalog: Catalog, tmp_path: Path
     assert {merchants, person, asked} == set(folds.kept.tolist())
     assert not {merchants, person, asked} & set(folds.train.tolist())
     assert folds.certification.tolist() == before.certification.tolist()
+
+
+def test_a_gold_answer_about_an_attribute_that_no_longer_applies_keeps_no_twins(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    data, place = loaded(catalog, tmp_path), 0
+    data.gold[place], data.categories[place] = {"material": ()}, "Perfumes"
+    assert data.asked.tolist() == [number == place for number in range(len(data))]
+    clothes = replace(WORDS["material"], categories=("Apparel",))
+    data.dictionary = Dictionary({"color": WORDS["color"], "material": clothes})
+    assert not data.asked.any()
+    data.gold[place] |= {"color": ("red",)}
+    assert data.asked[place]

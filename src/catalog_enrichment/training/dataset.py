@@ -117,8 +117,12 @@ class Dataset:
 
     @property
     def asked(self) -> Bools:
-        """(N,): people answered for the product in a gold sample, about any attribute."""
-        return np.array([bool(answers) for answers in self.gold], dtype=bool)
+        """(N,): people answered for the product in a gold sample, about any attribute that applies to its category."""
+        products = zip(self.gold, self.categories, strict=True)
+        applies = [
+            any(self.dictionary[name].applies_to(category) for name in answers) for answers, category in products
+        ]
+        return np.array(applies, dtype=bool)
 
     def on_path(self, modality: Modality) -> Bools:
         """(N,): the product is of the population that the path's certificate is about.
