@@ -11,7 +11,7 @@ import pytest
 
 from catalog_enrichment.models.has_value import has_value
 from catalog_enrichment.precision.certificate import Certificate, CertificateBasis, CertificateStatus
-from catalog_enrichment.precision.pool import select_pool
+from catalog_enrichment.precision.pool import Pool, select_pool
 from catalog_enrichment.precision.units import ChoosingScores
 from catalog_enrichment.precision.verdict_test import fewest_products
 from catalog_enrichment.records import GOLD_ROUND, Modality
@@ -194,6 +194,15 @@ def test_gold_products_of_a_content_group_that_trained_do_not_certify() -> None:
     assert certificate.certification_products == (answered & ~twins & market.dataset.has_image).sum()
 
 
+def pool_of(market: Marketplace) -> Pool:
+    chose = market.folds.choosing
+    choosing = ChoosingScores(
+        attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
+        probabilities=market.scores[chose], truth=market.truth[chose], groups=market.groups[chose],
+    )  # fmt: skip
+    return select_pool(choosing, RULE)
+
+
 def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled_products() -> None:
     market = uneven(Marketplace(count=3200))
     vectors = np.random.default_rng(1).standard_normal((market.count, 4)).astype(np.float32)
@@ -203,12 +212,7 @@ def test_a_head_is_fitted_to_the_choosing_fold_and_half_of_the_unseen_unlabelled
     heads = populations.heads({"color": market.labels}, scores)
     assert set(heads) == {("color", Modality.BOTH)}, "too few products have no picture"
     assert replace(populations, with_heads=False).heads({"color": market.labels}, scores) == {}
-    chose = market.folds.choosing
-    choosing = ChoosingScores(
-        attribute="color", labels=("Red", "Blue"), cardinality=market.labels.cardinality,
-        probabilities=market.scores[chose], truth=market.truth[chose], groups=market.groups[chose],
-    )  # fmt: skip
-    pool = select_pool(choosing, RULE)
+    pool = pool_of(market)
     with_head = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=True).result
     without = populations.comparison(market.labels, Modality.BOTH, scores, pool, has_head=False).result
     pictured = market.dataset.has_image
@@ -225,6 +229,17 @@ def test_no_head_is_fitted_to_products_of_a_gold_sample() -> None:
     untouched = Populations(market.split(), ~market.labelled).untouched(has_head=True)
     assert untouched[2800:].all()
     assert 0.3 < untouched[2400:2800].mean() < 0.7
+
+
+def test_products_like_those_of_a_gold_sample_do_not_count_twice_in_the_comparison() -> None:
+    market, read = uneven(Marketplace(count=3200)), []
+    for asked in ((), range(2400, 2800)):
+        market.dataset.gold = [{"color": ()} if number in asked else {} for number in range(market.count)]
+        populations = Populations(market.split(), ~np.isin(market.groups, market.groups[market.folds.train]))
+        scores = market.model_scores(vectors=np.zeros((market.count, 1), dtype=np.float32))
+        found = populations.comparison(market.labels, Modality.BOTH, scores, pool_of(market), has_head=True)
+        read.append(found.result.unlabelled)
+    assert read[0] == read[1] > 0
 
 
 # --- classifiers ----------------------------------------------------------------------------------------------------

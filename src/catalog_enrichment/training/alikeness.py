@@ -108,7 +108,7 @@ class Populations:
         path = dataset.on_path(modality)
         held_out = [folds.certification, folds.test] + ([] if has_head else [folds.choosing])
         labelled = where(np.sort(np.concatenate(held_out)), labels.labelled & path)
-        unlabelled = self._unlabelled(labels, scores, path & ~self._for_heads if has_head else path)
+        unlabelled = self._unlabelled(labels, scores, path & ~self._half if has_head else path)
         products = self._products(labelled, unlabelled, scores)
         index = np.concatenate([labelled, unlabelled])
         best = accept_scores(scores.at(labels.attribute, index), pool.cardinality, pool.mask)
@@ -144,11 +144,17 @@ class Populations:
         return size_classes(np.bincount(self.split.groups)[self.split.groups])
 
     @cached_property
+    def _half(self) -> Bools:
+        """(N,): the product is of the content groups that heads may see. The comparison reads the others: if it also
+        read those of a gold sample, products like the drawn ones would count twice."""
+        return half_of_groups(self.split.dataset.ids, self.split.groups, "has value")
+
+    @cached_property
     def _for_heads(self) -> Bools:
-        """(N,): the unlabelled products of these content groups are for the heads: half of the groups, but for those of
-        a gold sample."""
-        dataset, groups = self.split.dataset, self.split.groups
-        return half_of_groups(dataset.ids, groups, "has value") & ~np.isin(groups, groups[dataset.asked])
+        """(N,): the unlabelled products of these content groups are for the heads: a half, but for those of a gold
+        sample."""
+        groups = self.split.groups
+        return self._half & ~np.isin(groups, groups[self.split.dataset.asked])
 
 
 # --- classifiers -----------------------------------------------------------------------------------------------------
