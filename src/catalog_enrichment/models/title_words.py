@@ -29,7 +29,7 @@ from catalog_enrichment.errors import ModelContractError
 from catalog_enrichment.inputs.text import clean_text
 from catalog_enrichment.models.spec import TITLE_CHARS
 from catalog_enrichment.records import Cardinality
-from catalog_enrichment.values.spelling import SAME_SIGNS, UNSPACED, combining_marks
+from catalog_enrichment.values.spelling import SAME_SIGNS, UNSPACED, combining_marks, without_invisible
 
 WEIGHTS, TERMS = "title_words.safetensors", "title_words.json"
 FILES = (WEIGHTS, TERMS)
@@ -48,10 +48,12 @@ def terms_of(title: str | None) -> list[str]:
     """Return the words of a title of two characters and more, and every two that follow each other.
 
     In scripts without spaces every two characters that follow each other stand for a word, and single characters are
-    terms too: a Han character is often a word. Half-width kana and full-width Latin letters are the usual ones.
+    terms too: a Han character is often a word. Half-width kana and full-width Latin letters are the usual ones, and a
+    soft hyphen is nothing.
     """
     words, characters = list[str](), list[str]()
-    plain = unicodedata.normalize("NFKC", clean_text(title, TITLE_CHARS).translate(SAME_SIGNS)).casefold()
+    visible = without_invisible(clean_text(title, TITLE_CHARS))
+    plain = unicodedata.normalize("NFKC", visible.translate(SAME_SIGNS)).casefold()
     for word in _WORD.findall(plain):
         if _UNSPACED.match(word):
             characters += word
