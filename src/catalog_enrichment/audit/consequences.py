@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from catalog_enrichment import contract
 from catalog_enrichment.audit.review_records import Answer, Purpose
 from catalog_enrichment.catalog import ledger, review_tables, runs
+from catalog_enrichment.catalog.review_tables import PAIR, Pair, pair_of
 from catalog_enrichment.operations.rollback import planned_once
 from catalog_enrichment.reasons import Reason
 from catalog_enrichment.records import Cardinality, Op, RunKind, Source
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from catalog_enrichment.dictionary import Dictionary
 
 Row = Mapping[str, Any]
-
-Pair = tuple[str, str]
-"""Product id, attribute."""
 
 NOTHING = (ledger.NO_VALUE,)
 """The human set that says that there is no value."""
@@ -55,8 +53,6 @@ class Effect(NamedTuple):
 _GIVING = frozenset({Purpose.AUDIT.value, Purpose.GOLD.value, Purpose.PROPOSALS.value})
 """Purposes of samples whose verdicts give human sets. Answers to a sample for labels become labels only; the answers of
 managers to suggestions come as requests."""
-
-_PAIR = ("product_id", "attribute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ def ledger_plan(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dicti
     human: dict[Pair, tuple[str, ...]] = {}
     given_at: dict[Pair, datetime] = {}
     freed: dict[Pair, frozenset[str]] = {}
-    for pair in sorted({_pair(row) for row in new}):
+    for pair in sorted({pair_of(row) for row in new}):
         about = _about(pair, now)
         values, dropped = _human_set(about, dictionary, pair[1])
         unknown += dropped
@@ -92,7 +88,7 @@ def ledger_plan(new: Sequence[Row], before: Mapping[str, Row], dictionary: Dicti
         # the same set again would replace what a person has said meanwhile
         if not dictionary.is_same_set(pair[1], values, was):
             human[pair] = values
-            given_at[pair] = max(row["settled_at"] for row in new if _pair(row) == pair)
+            given_at[pair] = max(row["settled_at"] for row in new if pair_of(row) == pair)
             if was == NOTHING:
                 freed[pair] = frozenset(value for _, _, value in review_tables.refused_values(about, dictionary))
     refused, allowed = refused_and_allowed(new, before, dictionary)
@@ -108,18 +104,14 @@ def refused_and_allowed(
     """
     now = dict(before) | {row["item_id"]: row for row in new}
     refused, was_refused = (review_tables.refused_values(rows.values(), dictionary) for rows in (now, before))
-    asked = {(*_pair(row), row["value"]) for row in new}
+    asked = {(*pair_of(row), row["value"]) for row in new}
     lifted = {key for key in was_refused - refused if not review_tables.is_refused(key, refused, dictionary)}
     return frozenset(refused & asked), frozenset(lifted)
 
 
-def _pair(row: Row) -> Pair:
-    return (row["product_id"], row["attribute"])
-
-
 def _about(pair: Pair, verdict_of: Mapping[str, Row]) -> list[Row]:
     """Return the verdicts about a product and attribute, oldest first."""
-    return sorted((row for row in verdict_of.values() if _pair(row) == pair), key=lambda row: row["settled_at"])
+    return sorted((row for row in verdict_of.values() if pair_of(row) == pair), key=lambda row: row["settled_at"])
 
 
 def _human_set(rows: Sequence[Row], dictionary: Dictionary, attribute: str) -> tuple[tuple[str, ...], int]:
@@ -198,7 +190,7 @@ def planned_events(
     people = active.where(F.col("source") == Source.HUMAN.value)
     by_models = active.where(F.col("source") == Source.MODEL.value)
     human = _human_assertions(products, people, plan, stamp, own_runs, dictionary)
-    emptied = [_pair(row) for row in human if row["value"] == ledger.NO_VALUE]
+    emptied = [pair_of(row) for row in human if row["value"] == ledger.NO_VALUE]
     gone = _same(by_models, plan.refused, dictionary).unionByName(_only(by_models, emptied))
     gone = gone.dropDuplicates(["event_id"])
     gone = gone.withColumn("contradiction", F.lit(Reason.REFUSED_BY_PERSON.value))
@@ -248,8 +240,8 @@ def _human_assertions(
 
     if not any(plan.human.values()):
         return []
-    newest = ledger.newest_sets(people).select(*_PAIR, "values").collect()
-    present = {_pair(row): tuple(row["values"]) for row in newest}
+    newest = ledger.newest_sets(people).select(*PAIR, "values").collect()
+    present = {pair_of(row): tuple(row["values"]) for row in newest}
     by_others = _newest_times(people.where(~F.col("run_id").isin(sorted(own_runs))))
     found = products.select("product_id", "content_hash", "merchant_attributes").collect()
     product_of = {row["product_id"]: row.asDict() for row in found}
@@ -270,12 +262,12 @@ def _newest_times(people: DataFrame) -> dict[Pair, datetime]:
     """Return when the newest of the events ``people`` about each product and attribute was asserted."""
     from pyspark.sql import functions as F
 
-    times = people.groupBy(*_PAIR).agg(F.unix_micros(F.max("asserted_at")).alias("micros")).collect()
+    times = people.groupBy(*PAIR).agg(F.unix_micros(F.max("asserted_at")).alias("micros")).collect()
     start = datetime(1970, 1, 1, tzinfo=UTC)
-    return {_pair(row): start + timedelta(microseconds=row["micros"]) for row in times}
+    return {pair_of(row): start + timedelta(microseconds=row["micros"]) for row in times}
 
 
-def _only(rows: DataFrame, keys: Iterable[tuple[str, ...]], names: Sequence[str] = _PAIR) -> DataFrame:
+def _only(rows: DataFrame, keys: Iterable[tuple[str, ...]], names: Sequence[str] = PAIR) -> DataFrame:
     """Return the ``rows`` about ``keys``, given as values of the columns ``names``."""
     from pyspark.sql import functions as F
 
@@ -289,6 +281,6 @@ def _same(
     """Return the ``rows`` with a value that is the same as one of ``keys``; ``without``: all others."""
     from pyspark.sql import functions as F
 
-    marked = rows.join(F.broadcast(value_columns.sets_of(rows, keys, "among")), list(_PAIR), "left")
+    marked = rows.join(F.broadcast(value_columns.sets_of(rows, keys, "among")), PAIR, "left")
     is_same = value_columns.is_among(dictionary, F.col("value"), F.col("among"))
     return marked.where(~is_same if without else is_same).select(*rows.columns)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.audit.review_records import Purpose
 from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.catalog.review_tables import PAIR, Pair
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.precision.units import NOTHING
 from catalog_enrichment.reasons import JUDGED, Reason
@@ -41,11 +42,6 @@ SAME_PRODUCT = "same_product"
 ROW = ("product_id", "attribute", "value", "content_hash", "score", "threshold", "certificate_id", "modality",
        "model_version", "event_id", "decided_by", "reason")  # fmt: skip
 """Columns of `audits` that a population gives."""
-
-Pair = tuple[str, str]
-"""Product id, attribute."""
-
-_PAIR = ["product_id", "attribute"]
 
 
 class SampledPopulation(StrEnum):
@@ -152,10 +148,10 @@ def accepted(catalog: Catalog) -> DataFrame:
     from pyspark.sql import functions as F
 
     current = catalog.read("current_values").where(F.col("source") == Source.MODEL.value)
-    seen = current.select(*_PAIR, "run_id", F.explode("values").alias("value"))
+    seen = current.select(*PAIR, "run_id", F.explode("values").alias("value"))
     is_assert = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
     events = catalog.read("attribute_values").where(is_assert)
-    rows = events.join(seen, [*_PAIR, "run_id", "value"], "left_semi")
+    rows = events.join(seen, [*PAIR, "run_id", "value"], "left_semi")
     return rows.withColumn("decided_by", F.col("run_id")).select(*ROW)
 
 
@@ -165,7 +161,7 @@ def suggested(catalog: Catalog, dictionary: Dictionary) -> DataFrame:
 
     from catalog_enrichment.operations.suggestions import open_suggestions
 
-    key = [*_PAIR, "value", "run_id"]
+    key = [*PAIR, "value", "run_id"]
     suggestions = open_suggestions(catalog, dictionary).withColumnRenamed("suggested_value", "value").select(*key)
     rows = catalog.read("predictions").where(F.col("decision") == Decision.SUGGEST.value)
     return _of_predictions(rows.join(suggestions, key, "left_semi"))
@@ -176,12 +172,12 @@ def abstained(catalog: Catalog) -> DataFrame:
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    newest = Window.partitionBy(*_PAIR).orderBy(F.desc("finished_at"), F.desc("run_id"), "rank")
+    newest = Window.partitionBy(*PAIR).orderBy(F.desc("finished_at"), F.desc("run_id"), "rank")
     best = _decisions(catalog).withColumn("place", F.row_number().over(newest)).where("place = 1")
     judged = [reason.value for reason in JUDGED - {Reason.REFUSED_BY_PERSON}]
     rows = best.where((F.col("decision") == Decision.ABSTAIN.value) & F.col("reason").isin(judged))
-    seen = catalog.read("current_values").select(*_PAIR)
-    rows = _left_to_models(catalog, rows).join(seen, _PAIR, "left_anti")
+    seen = catalog.read("current_values").select(*PAIR)
+    rows = _left_to_models(catalog, rows).join(seen, PAIR, "left_anti")
     return _of_predictions(rows).withColumn("value", F.lit(""))
 
 
@@ -198,10 +194,10 @@ def unlabelled(
     products = catalog.read("products").where(~F.col("opt_out"))
     names = F.array_compact(F.array(*[F.when(applies(dictionary[name]), F.lit(name)) for name in attributes]))
     pairs = products.select("product_id", "content_hash", F.explode(names).alias("attribute"))
-    rows = _without(pairs.join(_merchants_pairs(catalog), _PAIR, "left_anti"), asked)
+    rows = _without(pairs.join(_merchants_pairs(catalog), PAIR, "left_anti"), asked)
     nothing = [F.lit(None).cast("double" if name in ("score", "threshold") else "string").alias(name)
-               for name in ROW if name not in (*_PAIR, "value", "content_hash")]  # fmt: skip
-    return rows.select(*_PAIR, F.lit("").alias("value"), "content_hash", *nothing).select(*ROW)
+               for name in ROW if name not in (*PAIR, "value", "content_hash")]  # fmt: skip
+    return rows.select(*PAIR, F.lit("").alias("value"), "content_hash", *nothing).select(*ROW)
 
 
 def proposed(
@@ -215,13 +211,13 @@ def proposed(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    newest = Window.partitionBy(*_PAIR).orderBy(F.desc("finished_at"), F.desc("run_id"))
+    newest = Window.partitionBy(*PAIR).orderBy(F.desc("finished_at"), F.desc("run_id"))
     own = _decisions(catalog).where(F.col("model_version") == model_version)
     rows = own.withColumn("recency", F.dense_rank().over(newest)).where("recency = 1")
     many = [name for name, known in dictionary.attributes.items() if known.cardinality is Cardinality.MANY]
     rows = rows.where(F.col("value") != NOTHING)
     rows = rows.where((F.col("rank") == 1) | F.col("attribute").isin(many)).where(F.col("score") >= lowest)
-    rows = _left_to_models(catalog, rows).join(_merchants_pairs(catalog), _PAIR, "left_anti")
+    rows = _left_to_models(catalog, rows).join(_merchants_pairs(catalog), PAIR, "left_anti")
     return _of_predictions(_without(rows, judged))
 
 
@@ -245,7 +241,7 @@ def _decisions(catalog: Catalog) -> DataFrame:
 def _merchants_pairs(catalog: Catalog) -> DataFrame:
     from pyspark.sql import functions as F
 
-    return catalog.read("current_values").where(F.col("source") == Source.MERCHANT.value).select(*_PAIR)
+    return catalog.read("current_values").where(F.col("source") == Source.MERCHANT.value).select(*PAIR)
 
 
 def _left_to_models(catalog: Catalog, rows: DataFrame) -> DataFrame:
@@ -254,7 +250,7 @@ def _left_to_models(catalog: Catalog, rows: DataFrame) -> DataFrame:
 
     products = catalog.read("products").where(~F.col("opt_out")).select("product_id", "content_hash")
     rows = rows.join(products, ["product_id", "content_hash"], "left_semi")
-    return rows.join(ledger.human_owned(catalog.read("attribute_values")), _PAIR, "left_anti")
+    return rows.join(ledger.human_owned(catalog.read("attribute_values")), PAIR, "left_anti")
 
 
 def _without(rows: DataFrame, pairs: Collection[Pair]) -> DataFrame:
@@ -262,7 +258,7 @@ def _without(rows: DataFrame, pairs: Collection[Pair]) -> DataFrame:
     from pyspark.sql import functions as F
 
     gone = rows.sparkSession.createDataFrame(sorted(pairs), "product_id string, attribute string")
-    return rows.join(F.broadcast(gone), _PAIR, "left_anti")
+    return rows.join(F.broadcast(gone), PAIR, "left_anti")
 
 
 def _of_predictions(rows: DataFrame) -> DataFrame:

@@ -22,6 +22,7 @@ from catalog_enrichment.audit import draws
 from catalog_enrichment.audit.draws import SAME_PRODUCT, UNIFORM, DrawRequest, SampledPopulation, draw_products
 from catalog_enrichment.audit.review_records import Item, Purpose, ReviewSample
 from catalog_enrichment.catalog import human_labels, review_tables, runs, switches
+from catalog_enrichment.catalog.review_tables import PAIR, pair_of
 from catalog_enrichment.catalog.runs import RunRecord
 from catalog_enrichment.catalog.switches import Scope
 from catalog_enrichment.errors import DataContractError
@@ -44,7 +45,6 @@ MOST_SUGGESTIONS = 50_000
 """Suggestions in a sample: those with the highest scores. People do not answer more than that before the next run."""
 
 _OF_PRODUCT = ("product_id", "shop_id", "title", "description", "category", "language")
-_PAIR = ("product_id", "attribute")
 
 
 def audit_sample(
@@ -168,7 +168,7 @@ def _drawn(
         case SampledPopulation.PROPOSALS:
             return _drawn_proposals(catalog, dictionary, request)
         case SampledPopulation.GOLD:
-            asked = {_pair(row) for row in review_tables.drawn(catalog) if row["purpose"] == Purpose.GOLD.value}
+            asked = {pair_of(row) for row in review_tables.drawn(catalog) if row["purpose"] == Purpose.GOLD.value}
             lacking = draws.unlabelled(catalog, dictionary, attributes, asked)
             return _numbered(draw_products(lacking, request.uniform, f"gold {request.seed}"))
     rows = rows.where(rows["attribute"].isin(list(attributes)))
@@ -178,7 +178,7 @@ def _drawn(
 
 def _drawn_proposals(catalog: Catalog, dictionary: Dictionary, request: DrawRequest) -> list[dict[str, Any]]:
     """Draw products uniformly per attribute, with all their proposals; the highest is in the stratum `uniform`."""
-    judged = {_pair(row) for row in review_tables.newest(catalog).values()}
+    judged = {pair_of(row) for row in review_tables.newest(catalog).values()}
     rows = draws.proposed(catalog, dictionary, request.model_version or "", request.lowest, judged)
     products: list[list[dict[str, Any]]] = []
     for name in request.attributes:
@@ -187,17 +187,13 @@ def _drawn_proposals(catalog: Catalog, dictionary: Dictionary, request: DrawRequ
     for of_product in products:
         for row in of_product[1:]:
             row["stratum"] = SAME_PRODUCT
-    return _numbered(sorted(products, key=lambda of_product: stable_hash(request.seed, *_pair(of_product[0]))))
+    return _numbered(sorted(products, key=lambda of_product: stable_hash(request.seed, *pair_of(of_product[0]))))
 
 
 def _numbered(products: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
     """Return the rows of ``products`` with their place in the draw; rows without a stratum get `uniform`."""
     rows = [row for of_product in products for row in of_product]
     return [{"stratum": UNIFORM} | dict(row) | {"draw_order": number} for number, row in enumerate(rows)]
-
-
-def _pair(row: Row) -> tuple[str, str]:
-    return (row["product_id"], row["attribute"])
 
 
 _DRAWN = {population: f"{population.value} values" for population in SampledPopulation} | {
@@ -279,7 +275,7 @@ def _evidence(catalog: Catalog, rows: Sequence[Row]) -> dict[tuple[str, ...], st
     if not drawn:
         return {}
     ids = pa.array(sorted({product_id for _, product_id, *_ in drawn}), pa.string())
-    columns = ["run_id", *_PAIR, "value", "evidence"]
+    columns = ["run_id", *PAIR, "value", "evidence"]
     decisions = catalog.read("predictions", columns=columns, ids=ids).where(F.col("evidence").isNotNull())
     found = {tuple(row[name] for name in columns[:-1]): row["evidence"] for row in decisions.collect()}
     return {key: found[key] for key in drawn & found.keys()}
@@ -287,7 +283,7 @@ def _evidence(catalog: Catalog, rows: Sequence[Row]) -> dict[tuple[str, ...], st
 
 def _decided(row: Row) -> tuple[str, ...]:
     """Return the key of the decision that a drawn row is about: run, product, attribute and value."""
-    return (row["decided_by"], *_pair(row), row["value"])
+    return (row["decided_by"], *pair_of(row), row["value"])
 
 
 def _item(dictionary: Dictionary, product: Row, row: Row) -> Item:

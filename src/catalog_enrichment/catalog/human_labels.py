@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catalog_enrichment.catalog import ledger, review_tables
 from catalog_enrichment.catalog.ledger import active_rows
+from catalog_enrichment.catalog.review_tables import Pair, pair_of
 from catalog_enrichment.records import Op, Source
 
 if TYPE_CHECKING:
@@ -43,9 +44,6 @@ CORRECTION = "correction"
 
 LARGEST_CHANGE = 0.1
 """Gold samples of populations whose sizes differ by at most this share are one sample."""
-
-Pair = tuple[str, str]
-"""Product id, attribute."""
 
 Row = Mapping[str, Any]
 
@@ -77,8 +75,8 @@ class HumanLabel:
 def labels(catalog: Catalog) -> dict[str, dict[str, HumanLabel]]:
     """Return product id -> attribute -> the label; none where people could not tell, or found no right value."""
     verdicts, dictionary = review_tables.newest(catalog).values(), catalog.dictionary
-    gold = {_pair(verdict) for verdict in verdicts if verdict["purpose"] == review_tables.GOLD}
-    found = _labels_of_verdicts((verdict for verdict in verdicts if _pair(verdict) not in gold), dictionary)
+    gold = {pair_of(verdict) for verdict in verdicts if verdict["purpose"] == review_tables.GOLD}
+    found = _labels_of_verdicts((verdict for verdict in verdicts if pair_of(verdict) not in gold), dictionary)
     for pair, (at, values) in _human_sets(catalog).items():
         newer = pair not in found or (found[pair][0] < at and set(found[pair][1].right) != set(values))
         if newer and pair not in gold:
@@ -103,10 +101,6 @@ def with_labels(catalog: Catalog, products: Iterable[pa.RecordBatch]) -> Iterato
         yield batch.append_column(LABELS_COLUMN, pa.array(texts, pa.string()))
 
 
-def _pair(row: Row) -> Pair:
-    return (row["product_id"], row["attribute"])
-
-
 def _labels_of_verdicts(verdicts: Iterable[Row], dictionary: Dictionary) -> dict[Pair, tuple[datetime, HumanLabel]]:
     """Return the time of the newest verdict, and what all of them come to.
 
@@ -115,7 +109,7 @@ def _labels_of_verdicts(verdicts: Iterable[Row], dictionary: Dictionary) -> dict
     """
     found: dict[Pair, tuple[datetime, HumanLabel]] = {}
     for row in sorted(verdicts, key=lambda row: row["settled_at"]):
-        pair, value = _pair(row), {row["value"]} - {""}
+        pair, value = pair_of(row), {row["value"]} - {""}
         _, before = found.get(pair, (None, HumanLabel((), (), "")))
         right, wrong = set(before.right), set(before.wrong)
         others = partial(_without, dictionary, row["attribute"])
@@ -152,7 +146,7 @@ def _human_sets(catalog: Catalog) -> dict[Pair, tuple[datetime, tuple[str, ...]]
     events: defaultdict[Pair, list[Row]] = defaultdict(list)
     for row in rows:
         if row["op"] == Op.ASSERT.value or row["refers_to"] in asserts:
-            events[_pair(row)].append(row)
+            events[pair_of(row)].append(row)
     found = {}
     for pair, of_pair in events.items():
         if active := active_rows(of_pair):
@@ -222,7 +216,7 @@ def certifying(drawn: Sequence[Row], gold: Mapping[str, Mapping[str, GoldLabel]]
         if known is None or known.drawn_at != row["drawn_at"]:
             ended.add(sample)
         elif sample not in ended and abs(row["population"] - population) <= LARGEST_CHANGE * population:
-            found.add(_pair(row))
+            found.add(pair_of(row))
     return found
 
 

@@ -27,6 +27,12 @@ Row = dict[str, Any]
 Key = tuple[str, str, str]
 """Product id, attribute, value."""
 
+Pair = tuple[str, str]
+"""Product id, attribute."""
+
+PAIR = ["product_id", "attribute"]
+"""The columns of a :data:`Pair`."""
+
 JudgedValues = Mapping[tuple[str, str, str], tuple[int, int]]
 """Certificate id, attribute and value -> products that were judged, and those for which the value is wrong."""
 
@@ -44,6 +50,11 @@ CANNOT_TELL = "cannot_tell"
 
 WRONG = frozenset({"no", "other", "none"})
 """Answers (audit.review_records.Answer) that say that the value is wrong."""
+
+
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """Return the product id and the attribute that ``row`` is about."""
+    return (row["product_id"], row["attribute"])
 
 
 def drawn(catalog: Catalog, sample_ids: Collection[str] | None = None) -> list[Row]:
@@ -90,9 +101,9 @@ def refused_values(rows: Iterable[Mapping[str, Any]], dictionary: Dictionary) ->
     and the later accept of a manager. ``dictionary``: says whether that is the same value.
     """
     wrong: dict[Key, Any] = {}
-    accepted: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    accepted: defaultdict[Pair, dict[str, Any]] = defaultdict(dict)
     for row in sorted(rows, key=lambda row: row["settled_at"]):
-        key = (row["product_id"], row["attribute"], row["value"])
+        key = (*pair_of(row), row["value"])
         if is_wrong(row):
             wrong[key] = row["settled_at"]
         elif row["answer"] == "yes" and row["purpose"] == OF_MANAGERS:

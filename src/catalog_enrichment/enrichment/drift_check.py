@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog_enrichment.catalog import runs, switches
+from catalog_enrichment.catalog.review_tables import pair_of
 from catalog_enrichment.catalog.switches import Scope, State, Switch, Switches, stratum_name
 from catalog_enrichment.enrichment import score
 from catalog_enrichment.enrichment.policy import stratum
@@ -201,7 +202,7 @@ def _masked(
         return {}
     some = with_ids(context.spark, pa.array(ids))
     top = with_picture.join(some, "product_id").withColumn("stratum", stratum())
-    before = {(row["product_id"], row["attribute"]): row for row in top.collect()}
+    before = {pair_of(row): row for row in top.collect()}
     content = selection.source.select("product_id", "content_hash", "title", "description", "images")
     products = content.join(some, "product_id")
     proposer, asked = request.model.proposer, score.asked_of(context.catalog, request.model, config)
@@ -214,7 +215,7 @@ def _masked(
             again = again.where(F.col("modality") == Modality.BOTH.value)
         changes: defaultdict[Stratum, list[bool]] = defaultdict(list)
         for row in again.select("product_id", F.inline("candidates")).where("rank = 1").collect():
-            was = before.get((row["product_id"], row["attribute"]))
+            was = before.get(pair_of(row))
             if was is not None:
                 is_same = context.dictionary.is_same(was["attribute"], was["value"], row["value"])
                 changes[was["attribute"], was["stratum"]].append(not is_same)
