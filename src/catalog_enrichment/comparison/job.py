@@ -40,8 +40,7 @@ def compare_models(config: Config) -> dict[str, Any]:
     compared_models(config)  # a bad recipe fails here, before torch is loaded
     catalog = Catalog.of(config)
     dictionary = follow_dictionary(config, catalog).dictionary
-    if catalog.version("products") < 0:
-        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+    catalog.check_imported()
     store = Store(config)
     store.client(create=True)
 

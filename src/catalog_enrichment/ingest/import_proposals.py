@@ -82,11 +82,7 @@ def _check(context: Context, given: ProposalsConfig) -> None:
             f"proposals.answers: {unknown} are no attributes of the dictionary, which has "
             f"{sorted(context.dictionary.attributes)}"
         )
-    if context.catalog.version("products") < 0:
-        raise DataContractError(
-            f"there are no products in {context.catalog.location('products')} that the answers could be about. Run "
-            "import_products first"
-        )
+    context.catalog.check_imported()
 
 
 def _import(context: Context, record: RunRecord, given: ProposalsConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from catalog_enrichment.catalog import human_labels, self_derived
 from catalog_enrichment.context import follow_dictionary
 from catalog_enrichment.dictionary import Dictionary
-from catalog_enrichment.errors import DataContractError, GateRefused
+from catalog_enrichment.errors import GateRefused
 from catalog_enrichment.inputs.square import Square
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.proposers.given import Calibrations
@@ -51,8 +51,7 @@ def certify_proposals(context: Context, registry: Registry) -> dict[str, Any]:
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     settings = settings_of(config)
     registry.connect(create=True)
-    if catalog.version("products") < 0:
-        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+    catalog.check_imported()
     declared = seen_products.Declaration.of(settings.trained_on, config)
     names = attributes_of(settings, context.dictionary)
     attributes = Dictionary({name: context.dictionary[name] for name in names})

@@ -16,7 +16,7 @@ from catalog_enrichment import resources
 from catalog_enrichment.catalog import human_labels, label_uses, self_derived
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.context import follow_dictionary
-from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError, DataContractError
+from catalog_enrichment.errors import CatalogEnrichmentError, ConfigError
 from catalog_enrichment.models.recipe_files import load_model_recipe
 from catalog_enrichment.monitoring.stages import Stages
 from catalog_enrichment.records import NOTHING_TO_DO, RunStatus
@@ -55,8 +55,7 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
     registry, catalog = Registry(config), Catalog.of(config)
     followed = follow_dictionary(config, catalog)
     registry.connect(create=True)
-    if catalog.version("products") < 0:
-        raise DataContractError(f"no products at {catalog.location('products')}: run import_products first")
+    catalog.check_imported()
     if if_new is not None:
         since = _labels_since(config, registry, catalog, followed)
         expires = registry.expires_at(since["since_version"]) if since else None
