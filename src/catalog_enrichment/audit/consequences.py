@@ -188,7 +188,7 @@ def planned_events(
     products, events = (_only(rows, ids, ("product_id",)) for rows in (products, events))
     active = ledger.active(events)
     people = active.where(F.col("source") == Source.HUMAN.value)
-    by_models = active.where(F.col("source") == Source.MODEL.value)
+    by_models = active.where(ledger.by_model())
     human = _human_assertions(products, people, plan, stamp, own_runs, dictionary)
     emptied = [pair_of(row) for row in human if row["value"] == ledger.NO_VALUE]
     gone = _same(by_models, plan.refused, dictionary).unionByName(_only(by_models, emptied))

@@ -23,7 +23,7 @@ from catalog_enrichment.catalog.review_tables import PAIR, Pair
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.precision.units import NOTHING
 from catalog_enrichment.reasons import JUDGED, Reason
-from catalog_enrichment.records import Cardinality, Decision, Op, Source, stable_hash
+from catalog_enrichment.records import Cardinality, Decision, Source, stable_hash
 from catalog_enrichment.spark.category_filters import applies
 from catalog_enrichment.spark.frames import persisted_frames
 
@@ -147,10 +147,9 @@ def accepted(catalog: Catalog) -> DataFrame:
     """Return the model values that readers see, each with the event that asserts it."""
     from pyspark.sql import functions as F
 
-    current = catalog.read("current_values").where(F.col("source") == Source.MODEL.value)
+    current = catalog.read("current_values").where(ledger.by_model())
     seen = current.select(*PAIR, "run_id", F.explode("values").alias("value"))
-    is_assert = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    events = catalog.read("attribute_values").where(is_assert)
+    events = catalog.read("attribute_values").where(ledger.asserted_by_model())
     rows = events.join(seen, [*PAIR, "run_id", "value"], "left_semi")
     return rows.withColumn("decided_by", F.col("run_id")).select(*ROW)
 

@@ -150,12 +150,11 @@ class Totals:
     def of(cls, events: DataFrame) -> Totals:
         from pyspark.sql import functions as F
 
-        by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
         groups = events.groupBy("run_id", "attribute", "certificate_id").agg(
             F.max(F.unix_micros("asserted_at")).alias("micros"),
             F.count_if(F.col("source") == Source.HUMAN.value).alias("human"),
             F.count("refers_to").alias("corrections"),
-            F.count_if(by_model).alias("asserted"),
+            F.count_if(asserted_by_model()).alias("asserted"),
         )
         times, asserted = dict[str, datetime](), Counter[tuple[str, str | None]]()
         human = corrections = 0
@@ -251,7 +250,7 @@ def contradicted(active: DataFrame, decided: DataFrame) -> DataFrame:
         .otherwise(Reason.SUPERSEDED.value)
     )
     return (
-        active.where(F.col("source") == Source.MODEL.value)
+        active.where(by_model())
         .join(decisions.where(~F.col("published")), _KEY)
         .where(content_changed | moved | (F.col("judged") & ~F.col("administrative")))
         .withColumn("contradiction", reason)
@@ -267,7 +266,7 @@ def with_replaced(active: DataFrame, gone: DataFrame) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    model = active.where(F.col("source") == Source.MODEL.value).join(gone.select(_KEY).distinct(), _KEY, "left_semi")
+    model = active.where(by_model()).join(gone.select(_KEY).distinct(), _KEY, "left_semi")
     rest = model.join(gone.select("event_id"), "event_id", "left_anti")
     newest = newest_sets(model).select(*_KEY, "run_id")
     emptied = newest.join(rest, [*_KEY, "run_id"], "left_anti").select(_KEY)
@@ -351,6 +350,20 @@ def _replay(events: DataFrame) -> DataFrame:
     return replayed.selectExpr("assert_id", "undone", is_active)
 
 
+def by_model() -> Column:
+    """Return whether the column ``source`` says that a model wrote the value."""
+    from pyspark.sql import functions as F
+
+    return F.col("source") == Source.MODEL.value
+
+
+def asserted_by_model() -> Column:
+    """Return whether an event asserts a value that a model wrote; a later event may have retracted it."""
+    from pyspark.sql import functions as F
+
+    return (F.col("op") == Op.ASSERT.value) & by_model()
+
+
 def human_owned(events: DataFrame) -> DataFrame:
     """Return product_id and attribute of every active value that a person gave, or said is not there."""
     from pyspark.sql import functions as F
@@ -370,7 +383,7 @@ def current_values(products: DataFrame, active: DataFrame, dictionary: Dictionar
 
     merchant = _merchant_values(products)
     of_products = active.join(products.select("product_id", "opt_out"), "product_id")
-    visible = newest_sets(of_products.where(~F.col("opt_out") | (F.col("source") != Source.MODEL.value)))
+    visible = newest_sets(of_products.where(~F.col("opt_out") | ~by_model()))
     removed = (F.col("source") == Source.HUMAN.value) & F.array_contains("values", NO_VALUE)
     others = visible.where(~removed).join(merchant, _KEY, "left_anti")
     seen = merchant.unionByName(others, allowMissingColumns=True)

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from catalog_enrichment import contract
-from catalog_enrichment.catalog import runs
-from catalog_enrichment.records import Decision, Op, Source
+from catalog_enrichment.catalog import ledger, runs
+from catalog_enrichment.records import Decision
 from catalog_enrichment.spark import value_columns
 from catalog_enrichment.spark.frames import few_ids
 
@@ -53,8 +53,8 @@ def newly_found(catalog: Catalog, imported: DataFrame, at: datetime, ids: pa.Arr
     stored = stored.select("product_id", F.explode("merchant_attributes").alias("attribute", "stored"))
     is_stored = value_columns.is_among(catalog.dictionary, F.col("value"), F.col("stored"))
     new = given.join(stored, _KEY, "left").where(~is_stored).select(*_VALUE)
-    by_model = (F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value)
-    events = catalog.read("attribute_values", ids=ids).where(by_model)  # also where the value was retracted since
+    # also values that were retracted since
+    events = catalog.read("attribute_values", ids=ids).where(ledger.asserted_by_model())
     written = _repeated(catalog, given, events.select(*_VALUE, "run_id", F.col("asserted_at").alias("at")))
     finished = runs.succeeded(catalog).select("run_id", F.col("finished_at").alias("at"))
     suggested = (

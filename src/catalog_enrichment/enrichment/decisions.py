@@ -116,7 +116,7 @@ def _active_attributes(active: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     human = F.when(F.col("source") == Source.HUMAN.value, F.col("attribute"))
-    used_picture = (F.col("source") == Source.MODEL.value) & (F.col("modality") == Modality.BOTH.value)
+    used_picture = ledger.by_model() & (F.col("modality") == Modality.BOTH.value)
     return active.groupBy("product_id").agg(
         F.collect_set(human).alias("human_attributes"),
         F.collect_set(F.when(used_picture, F.struct("attribute", "content_hash"))).alias("with_picture"),

@@ -31,7 +31,7 @@ from catalog_enrichment.catalog import ledger, review_tables, switches
 from catalog_enrichment.catalog.switches import Scope, State, Switches
 from catalog_enrichment.dictionary import Dictionary
 from catalog_enrichment.reasons import ADMINISTRATIVE, Reason
-from catalog_enrichment.records import Decision, Source
+from catalog_enrichment.records import Decision
 from catalog_enrichment.spark import category_filters, value_columns
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _held(active: DataFrame, cap: ProvisionalCap) -> DataFrame:
     """Return per product and attribute ``held``: the values of its newest model set, if that is provisional."""
     from pyspark.sql import functions as F
 
-    newest = ledger.newest_sets(_of_model(active))
+    newest = ledger.newest_sets(active.where(ledger.by_model()))
     return newest.where(cap.provisional()).select(*_KEY, F.size("values").alias("held"))
 
 
@@ -270,7 +270,7 @@ def to_retract(active: DataFrame, products: DataFrame, request: RunRequest, remo
     switched_off = F.coalesce("off", F.lit(False)) | ~F.array_contains("allowed", F.col("attribute"))
     stale = _on_other_content() & (F.col("refused") | ~decidable)
     reason = F.when(switched_off, Reason.SWITCHED_OFF.value).when(stale, Reason.CONTENT_CHANGED.value)
-    joined = _of_model(active).join(facts, "product_id").withColumn("contradiction", reason)
+    joined = active.where(ledger.by_model()).join(facts, "product_id").withColumn("contradiction", reason)
     retracted = joined.where(F.col("contradiction").isNotNull()).select(*active.columns, "contradiction")
     return _with_switched_off(active, products, retracted, request, removed)
 
@@ -291,11 +291,11 @@ def _with_switched_off(
     not_listed = F.lit(False)
     for attribute in request.enabled:
         not_listed |= (F.col("attribute") == attribute.name) & ~value_columns.lists(attribute)
-    some_removed = look_for_removed and not _of_model(active).where(not_listed).isEmpty()
+    some_removed = look_for_removed and not active.where(ledger.by_model()).where(not_listed).isEmpty()
     if not certificates and not some_removed and not now.of(Scope.VALUE, State.OFF):
         return retracted
     rest = active.join(products.select("product_id"), "product_id", "left_semi")
-    rest = _of_model(rest.join(retracted.select("event_id"), "event_id", "left_anti"))
+    rest = rest.join(retracted.select("event_id"), "event_id", "left_anti").where(ledger.by_model())
     rest = rest.withColumn("contradiction", F.lit(Reason.SWITCHED_OFF.value))
     by_certificate = F.coalesce(F.col("certificate_id").isin(certificates), F.lit(False))
     others = rest.where(~by_certificate)
@@ -315,12 +315,8 @@ def of_refused(active: DataFrame, scored: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     refused = scored.where(F.col("error").isNotNull()).select("product_id", F.col("content_hash").alias("new_content"))
-    stale = _of_model(active).join(refused, "product_id").where(_on_other_content())
+    stale = active.where(ledger.by_model()).join(refused, "product_id").where(_on_other_content())
     return stale.select(*active.columns, F.lit(Reason.CONTENT_CHANGED.value).alias("contradiction"))
-
-
-def _of_model(active: DataFrame) -> DataFrame:
-    return active.where(active["source"] == Source.MODEL.value)
 
 
 def _on_other_content() -> Column:

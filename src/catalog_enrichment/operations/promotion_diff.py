@@ -16,7 +16,6 @@ from catalog_enrichment.catalog import ledger
 from catalog_enrichment.enrichment import decisions, score, select
 from catalog_enrichment.enrichment.request import RunRequest, RuntimeOverrides, Window
 from catalog_enrichment.monitoring.stages import Stages
-from catalog_enrichment.records import Source
 from catalog_enrichment.report.promotion_page import KINDS, PromotionReport, ValueChange, write_promotion_report
 from catalog_enrichment.report.run_report import picture_of
 from catalog_enrichment.spark import value_columns
@@ -99,7 +98,7 @@ def value_changes(products: DataFrame, active: ActiveValues, events: DataFrame, 
     def of_model(values: ActiveValues, name: str) -> DataFrame:
         """Return the sets that readers see and a model wrote, as the column ``name``."""
         seen = ledger.current_values(products, values.events.join(touched, key, "left_semi"))
-        return seen.where(F.col("source") == Source.MODEL.value).select(*key, F.col("values").alias(name))
+        return seen.where(ledger.by_model()).select(*key, F.col("values").alias(name))
 
     both = of_model(active, "old").join(of_model(active.after(events), "new"), key, "full")
     kind = (

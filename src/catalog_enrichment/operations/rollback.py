@@ -16,7 +16,7 @@ from catalog_enrichment.catalog.switches import Scope, State, Switch
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.monitoring.stages import Say, Stages, add_seconds, to_stderr
 from catalog_enrichment.reasons import Reason
-from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, Source, add_counts, make_run_id
+from catalog_enrichment.records import DRY_RUN, NOTHING_TO_DO, Op, RunKind, RunStatus, add_counts, make_run_id
 from catalog_enrichment.spark import value_columns
 from catalog_enrichment.web.pages import when
 
@@ -317,7 +317,7 @@ def _runs_of_version(catalog: Catalog, events: DataFrame, target: RollbackTarget
     from pyspark.sql import functions as F
 
     model = ("model_name", "model_version")
-    asserted = events.where((F.col("op") == Op.ASSERT.value) & (F.col("source") == Source.MODEL.value))
+    asserted = events.where(ledger.asserted_by_model())
     wrote = events.select("run_id").distinct()
     recorded = runs.latest_attempts(catalog).where(F.col("kind") == RunKind.ENRICH.value).join(wrote, "run_id")
     found = asserted.select("run_id", *model).union(recorded.select("run_id", *model)).distinct().collect()
