@@ -23,6 +23,7 @@ from catalog_enrichment.precision.certificate import HISTOGRAM_BINS, Certificate
 from catalog_enrichment.precision.verdict_certificates import UnlabelledPopulation
 from catalog_enrichment.precision.verdict_test import DrawnProducts
 from catalog_enrichment.records import Modality, RunStatus
+from catalog_enrichment.spark.frames import bin_of
 
 if TYPE_CHECKING:
     from catalog_enrichment.catalog.lake import Catalog
@@ -177,9 +178,9 @@ def population(
     ]
     scored = reduce(lambda first, second: first.unionByName(second), frames).withColumnRenamed("decided_by", "run_id")
     tops = scored.join(early, "run_id", "left_semi").groupBy("product_id").agg(F.max("score").alias("top"))
-    bins = F.least(F.floor(F.col("top") * HISTOGRAM_BINS), F.lit(HISTOGRAM_BINS - 1)).cast("int")
     accepted = F.sum((F.col("top") >= threshold).cast("int"))
-    counted = tops.groupBy(bins.alias("bin")).agg(F.count("*").alias("products"), accepted.alias("accepted")).collect()
+    bins = tops.groupBy(bin_of("top", HISTOGRAM_BINS))
+    counted = bins.agg(F.count("*").alias("products"), accepted.alias("accepted")).collect()
     histogram = [0] * HISTOGRAM_BINS
     for row in counted:
         histogram[row["bin"]] += row["products"]

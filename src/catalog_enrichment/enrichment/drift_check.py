@@ -27,7 +27,7 @@ from catalog_enrichment.precision.certificate import HISTOGRAM_BINS
 from catalog_enrichment.precision.drift import IMAGE, MASKED, MIN_MASKED, TEXT, Share, StratumScores, drifted
 from catalog_enrichment.reasons import DRIFT_KEY
 from catalog_enrichment.records import ANY_VALUE, Modality, RunKind
-from catalog_enrichment.spark.frames import with_ids
+from catalog_enrichment.spark.frames import bin_of, with_ids
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -162,8 +162,7 @@ def strata(scored: DataFrame, model: ResolvedModel) -> dict[Stratum, StratumScor
     products = rows.groupBy("product_id", "attribute", "stratum").agg(
         F.max("score").alias("top"), F.max("accepted").alias("accepted")
     )
-    number = F.least(F.floor(F.col("top") * HISTOGRAM_BINS), F.lit(HISTOGRAM_BINS - 1)).cast("int")
-    counts = products.groupBy("attribute", "stratum", number.alias("bin"), "accepted").count().collect()
+    counts = products.groupBy("attribute", "stratum", bin_of("top", HISTOGRAM_BINS), "accepted").count().collect()
     bins: defaultdict[Stratum, list[int]] = defaultdict(lambda: [0] * HISTOGRAM_BINS)
     accepted_products: defaultdict[Stratum, int] = defaultdict(int)
     for row in counts:

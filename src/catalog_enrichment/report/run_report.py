@@ -22,7 +22,7 @@ from catalog_enrichment.report import run_sections
 from catalog_enrichment.report.index import write_index
 from catalog_enrichment.report.outcome_sections import OPEN, ReasonCount
 from catalog_enrichment.report.run_page import THUMBNAIL, RunReport, Sample, certificates_of, write_run_report
-from catalog_enrichment.spark.frames import persisted_frames
+from catalog_enrichment.spark.frames import bin_of, persisted_frames
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -327,8 +327,7 @@ def _histograms(predictions: DataFrame) -> dict[str, list[int]]:
     """Return attribute -> products per bin of their top score."""
     from pyspark.sql import functions as F
 
-    bin_index = F.least(F.floor(F.col("score") * HISTOGRAM_BINS), F.lit(HISTOGRAM_BINS - 1)).cast("int")
-    top = predictions.where(F.col("rank") == 1).groupBy("attribute", bin_index.alias("bin")).count()
+    top = predictions.where(F.col("rank") == 1).groupBy("attribute", bin_of("score", HISTOGRAM_BINS)).count()
     counts: dict[str, list[int]] = {}
     for row in top.orderBy("attribute", "bin").collect():
         counts.setdefault(row["attribute"], [0] * HISTOGRAM_BINS)[row["bin"]] = row["count"]

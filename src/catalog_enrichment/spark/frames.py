@@ -1,5 +1,5 @@
 """Work on DataFrames that jobs share: caching, ids of products that every task gets, the size of workers' batches, rows
-that the driver streams, and the largest of many groups."""
+that the driver streams, bins of scores, and the largest of many groups."""
 
 from __future__ import annotations
 
@@ -104,6 +104,13 @@ def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with pa.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
         yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["batch"])
+
+
+def bin_of(name: str, bins: int) -> Column:
+    """Return in which of ``bins`` equal bins of [0, 1] the column is, as a number from 0; 1 is in the last bin."""
+    from pyspark.sql import functions as F
+
+    return F.least(F.floor(F.col(name) * bins), F.lit(bins - 1)).cast("int").alias("bin")
 
 
 def largest_groups(groups: DataFrame, limit: int, *first: Column, by: str) -> DataFrame:
