@@ -6,6 +6,7 @@ import pytest
 
 from catalog_enrichment.report.charts import (
     HEIGHT,
+    MOST_POINTS,
     WIDTH,
     Axes,
     Line,
@@ -53,9 +54,9 @@ def test_the_tallest_column_has_the_full_height() -> None:
 
 def test_thinning_keeps_the_first_and_the_last_point() -> None:
     points = [(float(n), 0.0) for n in range(1000)]
-    few = thinned(points, 10)
-    assert (len(few), few[0], few[-1]) == (10, points[0], points[-1])
-    assert thinned(points[:10], 10) == points[:10]
+    few = thinned(points)
+    assert (len(few), few[0], few[-1]) == (MOST_POINTS, points[0], points[-1])
+    assert thinned(points[:MOST_POINTS]) == points[:MOST_POINTS]
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,9 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @cache
-def bomb(side: int = 12_000) -> bytes:
-    """Return a decompression bomb: a PNG of about 18 kB with ``side`` x ``side`` pixels."""
+def bomb() -> bytes:
+    """Return a decompression bomb: a PNG of about 18 kB with 12,000 x 12,000 pixels."""
+    side = 12_000
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -111,15 +111,13 @@ def rollback_version(
     return more | {"run_id": [summary["run_id"], more["run_id"]], "undoes": [*summary["undoes"], *more["undoes"]]}
 
 
-def revoke_certificate(
-    catalog: Catalog, certificate_id: str, who: str, dry_run: bool = False, say: Say = to_stderr
-) -> dict[str, Any]:
+def revoke_certificate(catalog: Catalog, certificate_id: str, who: str, dry_run: bool = False) -> dict[str, Any]:
     """Switch a certificate off and retract every active value under it, by whichever run. Return the summary.
 
     The next run decides these values again and writes none under the certificate, until set_switch switches it on.
     Raises ConfigError for a certificate under which nothing was ever written.
     """
-    record = RunRecord(kind=RunKind.REVOKE, stages=Stages(say))
+    record = RunRecord(kind=RunKind.REVOKE, stages=Stages())
     record.window = {"certificate_id": certificate_id, "by": who}
 
     def retracts(events: DataFrame, stamp: ledger.RunStamp) -> DataFrame:

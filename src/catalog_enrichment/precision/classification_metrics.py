@@ -205,8 +205,9 @@ class Reliability:
     """Mean ``|accuracy - confidence|``, weighted by count (expected calibration error)."""
 
 
-def reliability(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability:
-    """Return confidence and accuracy in ``bins`` equal bins of [0, 1]."""
+def reliability(scores: ArrayLike, correct: ArrayLike) -> Reliability:
+    """Return confidence and accuracy in 10 equal bins of [0, 1]."""
+    bins = 10
     score, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
     bin_index = np.minimum((score * bins).astype(np.int64), bins - 1)
     count = np.bincount(bin_index, minlength=bins)

@@ -94,12 +94,12 @@ def columns(edges: Sequence[float], counts: Sequence[float], height: float = HEI
     ]
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """Return at most ``most`` of the points, evenly chosen, the first and the last among them."""
-    if len(points) <= most:
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return at most :data:`MOST_POINTS` of the points, evenly chosen, the first and the last among them."""
+    if len(points) <= MOST_POINTS:
         return list(points)
-    step = (len(points) - 1) / (most - 1)
-    return [points[round(number * step)] for number in range(most)]
+    step = (len(points) - 1) / (MOST_POINTS - 1)
+    return [points[round(number * step)] for number in range(MOST_POINTS)]
 
 
 def certified_point(curve: Mapping[str, Sequence[float]], threshold: float) -> tuple[float, float] | None:

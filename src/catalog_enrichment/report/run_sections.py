@@ -27,7 +27,7 @@ SHOWN_GROUPS = 12
 _TITLES = {"category": "categories", "shop": "shops"}
 
 
-def coverage_tables(attributes: RunAttributes, shown: int = SHOWN_GROUPS) -> list[dict[str, Any]]:
+def coverage_tables(attributes: RunAttributes) -> list[dict[str, Any]]:
     """Return a table per category and a table per shop, before and after the run; [] where it has no such numbers.
 
     Rows are about a group and an attribute: most changed first, then most products without a value. The rows that are
@@ -36,21 +36,21 @@ def coverage_tables(attributes: RunAttributes, shown: int = SHOWN_GROUPS) -> lis
     if COVERAGE_KEY not in attributes:
         return []
     after, change = from_rows(attributes[COVERAGE_KEY]["groups"]), from_rows(attributes.get(CHANGE_KEY, {}))
-    found = [_coverage_table(by, after, change, shown) for by in BY]
+    found = [_coverage_table(by, after, change) for by in BY]
     return [table for table in found if table["rows"]]
 
 
-def _coverage_table(by: str, after: Groups, change: Groups, shown: int) -> dict[str, Any]:
+def _coverage_table(by: str, after: Groups, change: Groups) -> dict[str, Any]:
     keys = {(name, attribute) for kind, name, attribute, _ in [*after, *change] if kind == by}
     rows = {(name, attribute): _group(by, name, attribute, after, change) for name, attribute in keys}
     named = sorted((key for key in rows if key[0] is not None), key=lambda key: (*_weakest(rows[key]), key))
     rest: dict[str, Counter[str]] = {}
-    for key in (key for key in rows if key not in named[:shown]):
+    for key in (key for key in rows if key not in named[:SHOWN_GROUPS]):
         rest.setdefault(key[1], Counter()).update(rows[key])
     return {
         "title": _TITLES[by],
         "heading": by,
-        "rows": [_coverage_row(name or f"no {by}", of, rows[name, of]) for name, of in named[:shown]],
+        "rows": [_coverage_row(name or f"no {by}", of, rows[name, of]) for name, of in named[:SHOWN_GROUPS]],
         "rest": [_coverage_row(f"other {_TITLES[by]}", of, numbers) for of, numbers in sorted(rest.items())],
     }
 
