@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from pyspark.sql import SparkSession
 
+    from catalog_enrichment.catalog.lake import Catalog
+
     from .object_store import ObjectStoreServer
     from .postgres_server import PostgresServer
     from .sample_catalog import SampleCatalog
@@ -144,6 +146,14 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
             patch.setenv(name, value)
         yield server
     server.kill()
+
+
+@pytest.fixture
+def catalog(spark: SparkSession, tmp_path: Path) -> Catalog:
+    """A catalog without tables."""
+    from catalog_enrichment.catalog.lake import Catalog
+
+    return Catalog(tmp_path / "catalog", spark)
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@pytest.fixture
-def catalog(tmp_path: Path, spark: SparkSession) -> Catalog:
-    return Catalog(tmp_path / "catalog", spark)
-
-
 def record(run_id: str = "enrich-1", **fields: Any) -> RunRecord:
     return RunRecord(kind=RunKind.ENRICH, run_id=run_id, stages=Stages(say=lambda _: None), **fields)
 

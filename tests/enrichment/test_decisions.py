@@ -271,11 +271,6 @@ def decided(
     return {row["product_id"]: (row["decision"], row["reason"]) for row in rows}
 
 
-@pytest.fixture
-def catalog(spark: SparkSession, tmp_path: Path) -> Catalog:
-    return Catalog(tmp_path / "catalog", spark)
-
-
 def test_what_stands_is_consulted_by_product_attribute_source_path_and_content(
     spark: SparkSession, catalog: Catalog
 ) -> None:

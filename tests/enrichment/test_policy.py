@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -420,11 +419,6 @@ NOW = datetime.now(UTC)
 VALID = certificate(issued_at=NOW, expires_at=NOW + timedelta(days=1))
 EXPIRED = replace(VALID, attribute="size", expires_at=NOW - timedelta(seconds=1))
 ROOM = ProvisionalCap(10, frozenset())
-
-
-@pytest.fixture
-def catalog(spark: SparkSession, tmp_path: Path) -> Catalog:
-    return Catalog(tmp_path / "catalog", spark)
 
 
 def landed(product_id: str, by: Any, **given: Any) -> Row:

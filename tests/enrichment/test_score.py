@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +53,6 @@ def of_run(run_id: str, content: str, **changes: Any) -> list[dict[str, Any]]:
         decided("old", "material", "Cotton", rank=1, score=0.5, evidence="seen in the text", **given),
         decided("old", "color", "Red", score=0.75, **given),
     ]
-
-
-@pytest.fixture
-def catalog(spark: SparkSession, tmp_path: Path) -> Catalog:
-    return Catalog(tmp_path / "catalog", spark)
 
 
 def known(

@@ -46,11 +46,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> S
     return sample
 
 
-@pytest.fixture
-def sample(template: SampleCatalog, tmp_path: Path) -> SampleCatalog:
-    return template.copy_to(tmp_path / "sample")
-
-
 def imported(sample: SampleCatalog, answers: AnswersConfig | None = None, **changes: Any) -> dict[str, Any]:
     given = ProposalsConfig(**(PLAIN | changes), answers=answers or AnswersConfig())
     return import_proposals(replace(sample, config=replace(sample.config, proposals=given)).context())

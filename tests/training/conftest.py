@@ -14,12 +14,18 @@ from catalog_enrichment.models.spec import ModelSpec
 from catalog_enrichment.models.text_encoders import build_tokenizer
 from catalog_enrichment.training.dataset import LoadOptions, load_dataset
 from catalog_enrichment.training.examples import Examples
+from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.folds import GroupedProducts, content_groups, split_folds
 from catalog_enrichment.training.task import Task
 
 from .toy import DICTIONARY, batches, recipe
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    set_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 
 from catalog_enrichment.training import distributed
 from catalog_enrichment.training.distributed import distributed_fitter
-from catalog_enrichment.training.fit import fit, set_threads
+from catalog_enrichment.training.fit import fit
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
@@ -45,7 +45,6 @@ def test_epochs_of_another_process_are_followed_line_by_line(tmp_path: Path, mon
 @pytest.mark.timeout(300)
 def test_two_processes_give_the_weights_of_one(toy_task: Callable[..., Task], spark, tmp_path) -> None:
     """With every product labelled and no random masking, the mean of two halves' gradients is the whole batch's."""
-    set_threads(1)
     task = toy_task([easy(number) for number in range(120)], attributes=["color"])
     deterministic = recipe(fusion="concat", epochs=2, augment=False, image_dropout=0.0, optimizer="sgd", batch_size=20)
     task = replace(task, folds=replace(task.folds, train=task.folds.train[:56]))  # the last batch is smaller

@@ -32,7 +32,6 @@ from catalog_enrichment.training.encoder_objectives import (
     unshuffled,
 )
 from catalog_enrichment.training.examples import single_encoder_spec
-from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import FitInputs
 from catalog_enrichment.training.objectives import Classification, targets_of
 from catalog_enrichment.training.task import Task
@@ -43,11 +42,6 @@ COUNT = 160
 FIT = FitSpec(epochs=4, batch_size=32, image_learning_rate=3e-3, learning_rate=5e-3)
 VIT = ImageSpec(name="test_vit", size=32, args={"img_size": 32, "patch_size": 8})
 SPEC = DestructionSpec(fit=FIT, patches=4, reach=2, adversarial=0.5, construction=0.25)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    set_threads(1)
 
 
 def model(kind: str, dropout: float = 0.0) -> ModelSpec:

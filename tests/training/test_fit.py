@@ -26,16 +26,11 @@ from catalog_enrichment.models.spec import (
 from catalog_enrichment.models.text_encoders import TextEncoder, Tokens, build_tokenizer
 from catalog_enrichment.precision.classification_metrics import pairs_from, r_at_p_micro
 from catalog_enrichment.training.examples import Examples, augmented
-from catalog_enrichment.training.fit import check_buildable, fit, set_threads
+from catalog_enrichment.training.fit import check_buildable, fit
 from catalog_enrichment.training.objectives import targets_of, total_loss
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    set_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from catalog_enrichment.models.spec import FitSpec, NoiseSpec, Recipe
 from catalog_enrichment.records import Cardinality
 from catalog_enrichment.training import label_noise
-from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.label_noise import flagged_pictures, noise_model_spec, suspect_labels
 from catalog_enrichment.training.labels import Labels
 from catalog_enrichment.training.task import Task
@@ -20,11 +19,6 @@ from .toy import COLORS, easy, recipe, silent
 
 COUNT = 320
 FIT = FitSpec(epochs=4, batch_size=16, image_learning_rate=2e-3, learning_rate=5e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    set_threads(1)
 
 
 def noisy(share: float) -> Recipe:

@@ -15,17 +15,11 @@ from catalog_enrichment.models import compute_types
 from catalog_enrichment.models.network import MultiModalNet, build_network
 from catalog_enrichment.models.spec import FitSpec
 from catalog_enrichment.training import loop
-from catalog_enrichment.training.fit import set_threads
 from catalog_enrichment.training.loop import FitInputs, learning_rate_factor
 from catalog_enrichment.training.objectives import Classification, targets_of
 from catalog_enrichment.training.task import Task
 
 from .toy import easy, recipe, silent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    set_threads(1)
 
 
 @pytest.fixture(scope="module")
