@@ -34,6 +34,7 @@ from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.trained_model import TrainedModel
 
 from . import sample_certificate
+from .config_texts import OWN_WORDS
 from .sample_certificate import SCORED_BY
 
 if TYPE_CHECKING:
@@ -46,13 +47,7 @@ DICTIONARY = {
         {"name": "material", "cardinality": "many", "values": ["Cotton", "Wool"], "categories": ["Apparel"]},
     ]
 }
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "attributes.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-artifact_path = "mlartifacts"
+CONFIG = f"""{OWN_WORDS}artifact_path = "mlartifacts"
 [source]
 format = "jsonl"
 path = "feed/products.jsonl"
@@ -63,7 +58,7 @@ category = "category"
 image_uris = "image"
 updated_at = "updated_at"
 opt_out = "opt_out"
-attributes = { color = "color", material = "material" }
+attributes = {{ color = "color", material = "material" }}
 [training]
 recipe = "recipes:demo.toml"
 [report]

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from .config_texts import DEMO_WORDS
+
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py"))
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[source]
+CONFIG = f"""{DEMO_WORDS}[source]
 format = "jsonl"
 path = "feed.jsonl"
 [training]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import fault_processes
+from tests.config_texts import DEMO_WORDS
 from tests.delivery.conftest import Database, new_database
 from tests.delivery.histories import State, Versions, value
 from tests.postgres_server import PostgresServer
@@ -37,14 +38,8 @@ except CatalogEnrichmentError as problem:
 """
 """A delivery without the start of a job: it waits for a line before it begins, so that a kill hits the delivery."""
 
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[delivery]
-uri = "{uri}"
+CONFIG = f"""{DEMO_WORDS}[delivery]
+uri = "{{uri}}"
 merge_after = 1000
 """
 

@@ -16,19 +16,14 @@ import pytest
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.comparison import REFERENCES
 
+from ..config_texts import OWN_WORDS
 from ..training.toy import COLORS, MATERIALS, product, recipe_toml
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "attributes.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-artifact_path = "mlartifacts"
+CONFIG = f"""{OWN_WORDS}artifact_path = "mlartifacts"
 [training]
 recipe = "toy.toml"
 min_label_count = 5
@@ -40,10 +35,10 @@ label_shares = [0.5]
 label_share_recipes = ["words"]
 [[compare.recipes]]
 name = "words"
-set = { "model.fusion.kind" = "text_only" }
+set = {{ "model.fusion.kind" = "text_only" }}
 [[compare.recipes]]
 name = "concat"
-set = { "model.fusion.kind" = "concat" }
+set = {{ "model.fusion.kind" = "concat" }}
 [[compare.tables]]
 title = "Both"
 recipes = ["words", "concat", "reference_both"]

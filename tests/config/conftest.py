@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-MINIMAL = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[training]
+from ..config_texts import DEMO_WORDS
+
+MINIMAL = f"""{DEMO_WORDS}[training]
 recipe = "recipes:demo.toml"
 """
 

@@ -17,19 +17,13 @@ from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.delivery.postgres import connected, translated
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
+from ..config_texts import DEMO_WORDS
 from ..postgres_server import free_port
 from .conftest import ROLE, Database, with_settings
 from .histories import Versions, value
 
 PASSWORD = "s3cret-of-the-role"
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-[delivery]
-"""
+CONFIG = f"{DEMO_WORDS}[delivery]\n"
 
 
 def config_file(folder: Path, database: Database, **settings: Any) -> Path:

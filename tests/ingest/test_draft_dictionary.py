@@ -12,6 +12,8 @@ from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import draft_dictionary
 from catalog_enrichment.ingest.draft_dictionary import by_value, dictionary_of
 
+from ..config_texts import OWN_WORDS
+
 
 def test_spellings_of_one_value_are_counted_together_under_the_most_frequent() -> None:
     spellings = [("rare", 1), ("navy blue", 2), ("Navy-Blue", 3), ("Red", 4), ("Blue", 4), ("--", 9)]
@@ -35,18 +37,13 @@ def test_a_dictionary_is_drafted_from_a_source(tmp_path: Path, capsys: pytest.Ca
     leaves = ["Shampoos"] * 5 + ["shampoos"] * 2 + ["Nail Polish"] * 3 + ["Wigs"]
     rows = [{"asin": str(n), "title": "t", "categories": [["Beauty", leaf]]} for n, leaf in enumerate(leaves)]
     (tmp_path / "feed.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"broken')
-    (tmp_path / "config.toml").write_text("""
-        [catalog]
-        path = "catalog"
-        dictionary = "attributes.json"
-        [mlflow]
-        tracking_uri = "sqlite:///mlflow.db"
+    (tmp_path / "config.toml").write_text(f"""{OWN_WORDS}
         [source]
         format = "jsonl"
         path = "feed.jsonl"
         [source.mapping]
         product_id = "asin"
-        attributes = { category = "categories[0][-1]" }
+        attributes = {{ category = "categories[0][-1]" }}
     """)
     output = tmp_path / "drafts" / "attributes.json"
 

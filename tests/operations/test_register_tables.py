@@ -15,19 +15,12 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations.register_tables import Registration, register_tables, statements_of
 
+from ..config_texts import DEMO_WORDS
 from ..delivery.histories import Versions, value
 from ..sample_catalog import run_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-CONFIG = """
-[catalog]
-path = "catalog"
-dictionary = "schemas:attributes/demo.v1.json"
-[mlflow]
-tracking_uri = "sqlite:///mlflow.db"
-"""
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def versions(tmp_path: Path) -> Versions:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "config.toml").write_text(CONFIG)
+    (tmp_path / "config.toml").write_text(DEMO_WORDS)
     return load_config(str(tmp_path / "config.toml"), [])
 
 
