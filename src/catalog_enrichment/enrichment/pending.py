@@ -98,10 +98,8 @@ def with_pending(
     failed = failed.where(F.col("model_version") == scope.model.version)
     refused = failed.select(*content, F.lit(True).alias("refused")).distinct()
     earlier_runs = F.transform("decisions", lambda newest: F.concat_ws(" ", newest["attribute"], newest["run_id"]))
-    retried = F.exists(
-        "decisions",
-        lambda decision: (decision["retried"] | decision["unanswered"]) & _still_counts(decision, scope),
-    )
+    retried = F.exists("decisions", lambda each: (each["retried"] | each["unanswered"]) & each["counts"])
+    judged = F.transform("decisions", lambda each: each.withField("counts", _still_counts(each, scope)))
     answers = scope.model.proposer.answers(catalog)
     if answers is None:
         with_answers = products.withColumn("answered", F.array().cast("array<string>"))
@@ -113,8 +111,9 @@ def with_pending(
         .join(refused, content, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
         .withColumn("applicable", _applicable(scope.attributes))
-        .withColumn("pending", F.array_except("applicable", _decided(scope)))
-        .withColumn("waiting", _waiting(scope, rolled_back))
+        .withColumn("decisions", judged)
+        .withColumn("pending", F.array_except("applicable", _decided()))
+        .withColumn("waiting", _waiting(rolled_back))
         .withColumn("tried_again", F.coalesce(retried, F.lit(False)))
         .withColumn("earlier_runs", F.array_sort(earlier_runs))
         .drop("decisions", "answered", "asks")
@@ -316,16 +315,16 @@ def _applicable(attributes: Sequence[Attribute]) -> Column:
     return F.array_compact(F.array(*names)) if names else F.array().cast("array<string>")
 
 
-def _decided(scope: DecisionScope) -> Column:
-    """Return the names of the attributes whose newest decision :func:`_still_counts`."""
+def _decided() -> Column:
+    """Return the names of the attributes whose newest decision counts."""
     from pyspark.sql import functions as F
 
-    counting = F.filter("decisions", lambda decision: _still_counts(decision, scope))
+    counting = F.filter("decisions", lambda decision: decision["counts"])
     names = F.transform(counting, lambda decision: decision["attribute"])
     return F.coalesce(names, F.array().cast("array<string>"))
 
 
-def _waiting(scope: DecisionScope, rolled_back: Mapping[str, Collection[str]]) -> Column:
+def _waiting(rolled_back: Mapping[str, Collection[str]]) -> Column:
     """Return what waits under the cap: of decisions that count, not rolled back, where the merchant gives no value."""
     from pyspark.sql import functions as F
 
@@ -333,7 +332,7 @@ def _waiting(scope: DecisionScope, rolled_back: Mapping[str, Collection[str]]) -
         undone = is_rolled_back(decision["attribute"], decision["run_id"], rolled_back)
         applicable = F.array_contains("applicable", decision["attribute"])
         of_interest = applicable & ~_given_by_merchant(decision) & ~undone
-        return (decision["capped_values"] > 0) & of_interest & _still_counts(decision, scope)
+        return (decision["capped_values"] > 0) & of_interest & decision["counts"]
 
     return F.transform(
         F.filter("decisions", waits),
