@@ -32,6 +32,7 @@ def run(*arguments: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_the_small_size_measures_everything_on_a_cpu() -> None:
     answer = run("--small", "--cpu")
     assert answer["device"] == "cpu"
