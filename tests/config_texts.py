@@ -1,6 +1,6 @@
 """The beginning of the configs that tests write: a catalog and MLflow's database, beside the config."""
 
-DEMO_WORDS = """
+WITH_DEMO_DICTIONARY = """
 [catalog]
 path = "catalog"
 dictionary = "schemas:attributes/demo.v1.json"
@@ -8,5 +8,5 @@ dictionary = "schemas:attributes/demo.v1.json"
 tracking_uri = "sqlite:///mlflow.db"
 """
 
-OWN_WORDS = DEMO_WORDS.replace("schemas:attributes/demo.v1.json", "attributes.json")
-"""With the dictionary attributes.json, also beside the config."""
+WITH_OWN_DICTIONARY = WITH_DEMO_DICTIONARY.replace("schemas:attributes/demo.v1.json", "attributes.json")
+"""The same with the dictionary attributes.json, also beside the config."""

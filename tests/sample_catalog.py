@@ -34,7 +34,7 @@ from catalog_enrichment.registry.promotion import Promotion
 from catalog_enrichment.registry.trained_model import TrainedModel
 
 from . import sample_certificate
-from .config_texts import OWN_WORDS
+from .config_texts import WITH_OWN_DICTIONARY
 from .sample_certificate import SCORED_BY
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ DICTIONARY = {
         {"name": "material", "cardinality": "many", "values": ["Cotton", "Wool"], "categories": ["Apparel"]},
     ]
 }
-CONFIG = f"""{OWN_WORDS}artifact_path = "mlartifacts"
+CONFIG = f"""{WITH_OWN_DICTIONARY}artifact_path = "mlartifacts"
 [source]
 format = "jsonl"
 path = "feed/products.jsonl"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from .config_texts import DEMO_WORDS
+from .config_texts import WITH_DEMO_DICTIONARY
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py"))
-CONFIG = f"""{DEMO_WORDS}[source]
+CONFIG = f"""{WITH_DEMO_DICTIONARY}[source]
 format = "jsonl"
 path = "feed.jsonl"
 [training]

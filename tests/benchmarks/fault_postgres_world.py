@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import fault_processes
-from tests.config_texts import DEMO_WORDS
+from tests.config_texts import WITH_DEMO_DICTIONARY
 from tests.delivery.conftest import Database, new_database
 from tests.delivery.histories import State, Versions, value
 from tests.postgres_server import PostgresServer
@@ -38,7 +38,7 @@ except CatalogEnrichmentError as problem:
 """
 """A delivery without the start of a job: it waits for a line before it begins, so that a kill hits the delivery."""
 
-CONFIG = f"""{DEMO_WORDS}[delivery]
+CONFIG = f"""{WITH_DEMO_DICTIONARY}[delivery]
 uri = "{{uri}}"
 merge_after = 1000
 """

@@ -16,14 +16,14 @@ import pytest
 from catalog_enrichment.catalog.lake import Catalog
 from catalog_enrichment.config.comparison import REFERENCES
 
-from ..config_texts import OWN_WORDS
+from ..config_texts import WITH_OWN_DICTIONARY
 from ..training.toy import COLORS, MATERIALS, product, recipe_toml
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[2]
-CONFIG = f"""{OWN_WORDS}artifact_path = "mlartifacts"
+CONFIG = f"""{WITH_OWN_DICTIONARY}artifact_path = "mlartifacts"
 [training]
 recipe = "toy.toml"
 min_label_count = 5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ..config_texts import DEMO_WORDS
+from ..config_texts import WITH_DEMO_DICTIONARY
 
-MINIMAL = f"""{DEMO_WORDS}[training]
+MINIMAL = f"""{WITH_DEMO_DICTIONARY}[training]
 recipe = "recipes:demo.toml"
 """
 

@@ -17,13 +17,13 @@ from catalog_enrichment.config.operations import DeliveryConfig
 from catalog_enrichment.delivery.postgres import connected, translated
 from catalog_enrichment.errors import ConfigError, DataContractError, TemporaryFailure
 
-from ..config_texts import DEMO_WORDS
+from ..config_texts import WITH_DEMO_DICTIONARY
 from ..postgres_server import free_port
 from .conftest import ROLE, Database, with_settings
 from .histories import Versions, value
 
 PASSWORD = "s3cret-of-the-role"
-CONFIG = f"{DEMO_WORDS}[delivery]\n"
+CONFIG = f"{WITH_DEMO_DICTIONARY}[delivery]\n"
 
 
 def config_file(folder: Path, database: Database, **settings: Any) -> Path:

@@ -32,7 +32,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     policy = policy.replace("allow_collapsed_modality = false", "allow_collapsed_modality = true")
     (folder / "policy.toml").write_text(policy)
     settings = ["--set", f"training.recipe={folder / 'recipe.toml'}", "--products", "200", "--wholesale", "60"]
-    settings += ["--set", 'training.compute_types=["fp32"]']
     settings += ["--set", f"mlflow.promotion_policy={folder / 'policy.toml'}"]
     command = [sys.executable, "-m", "catalog_enrichment.demo", "--folder", str(folder / "var"), *settings]
     return folder / "var", subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)

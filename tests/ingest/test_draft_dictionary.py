@@ -12,7 +12,7 @@ from catalog_enrichment.errors import DataContractError
 from catalog_enrichment.ingest import draft_dictionary
 from catalog_enrichment.ingest.draft_dictionary import by_value, dictionary_of
 
-from ..config_texts import OWN_WORDS
+from ..config_texts import WITH_OWN_DICTIONARY
 
 
 def test_spellings_of_one_value_are_counted_together_under_the_most_frequent() -> None:
@@ -37,7 +37,7 @@ def test_a_dictionary_is_drafted_from_a_source(tmp_path: Path, capsys: pytest.Ca
     leaves = ["Shampoos"] * 5 + ["shampoos"] * 2 + ["Nail Polish"] * 3 + ["Wigs"]
     rows = [{"asin": str(n), "title": "t", "categories": [["Beauty", leaf]]} for n, leaf in enumerate(leaves)]
     (tmp_path / "feed.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"broken')
-    (tmp_path / "config.toml").write_text(f"""{OWN_WORDS}
+    (tmp_path / "config.toml").write_text(f"""{WITH_OWN_DICTIONARY}
         [source]
         format = "jsonl"
         path = "feed.jsonl"

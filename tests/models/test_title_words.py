@@ -62,8 +62,9 @@ def test_characters_and_their_pairs_are_the_words_of_scripts_without_spaces() ->
         *("\u8d64", "\u3044", "\u7dbf", "\u30b7", "\u30e3", "\u30c4"),
     ]
     assert title_words.terms_of("\u30cf\u3099") == ["\u30d0"]
-    for word in ("\u0e2a\u0e35", "\u0eaa\u0eb5", "\u101b\u1031", "\u1791\u17b9"):  # Thai, Lao, Burmese, Khmer
-        assert title_words.terms_of(f"{word}\u104a") == [word, *word]
+    thai, lao, burmese, khmer = "\u0e2a\u0e35", "\u0eaa\u0eb5", "\u101b\u1031", "\u1791\u17b9"
+    for word, full_stop in ((thai, "\u0e5a"), (lao, "."), (burmese, "\u104b"), (khmer, "\u17d4")):
+        assert title_words.terms_of(f"{word}{full_stop}{word}")[:2] == [word, word]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,7 @@ def test_characters_and_their_pairs_are_the_words_of_scripts_without_spaces() ->
         ("\u8d64\u30fb\u9ed2 \u0e3f100", "\u8d64 \u9ed2 100"),  # a middle dot ends a word; the sign of the baht
         ("LEGO\u2122 set", "lego set"),
         ("Baum\u00adwolle", "baumwolle"),  # a soft hyphen
+        ("red\u200bwool", "red wool"),  # a space of zero width, as Khmer has between words
     ],
 )
 def test_two_ways_to_write_a_title_have_the_same_terms(title: str, usual: str) -> None:

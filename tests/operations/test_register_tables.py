@@ -15,7 +15,7 @@ from catalog_enrichment.config.schema import Config
 from catalog_enrichment.errors import ConfigError
 from catalog_enrichment.operations.register_tables import Registration, register_tables, statements_of
 
-from ..config_texts import DEMO_WORDS
+from ..config_texts import WITH_DEMO_DICTIONARY
 from ..delivery.histories import Versions, value
 from ..sample_catalog import run_job
 
@@ -32,7 +32,7 @@ def versions(tmp_path: Path) -> Versions:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "config.toml").write_text(DEMO_WORDS)
+    (tmp_path / "config.toml").write_text(WITH_DEMO_DICTIONARY)
     return load_config(str(tmp_path / "config.toml"), [])
 
 

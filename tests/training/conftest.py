@@ -25,6 +25,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
+    """Small networks train faster with one thread."""
     set_threads(1)
 
 

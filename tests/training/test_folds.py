@@ -47,6 +47,7 @@ either_way = pytest.mark.parametrize("stratify", [False, True])
         (WORDS, "puma  shirt, RED 77", "puma shirt"),
         (WORDS, "Redskin jacket", "redskin jacket"),  # whole words only
         (WORDS, "赤ワンピース", "ワンピース"),  # a script without spaces
+        ({"\u0e94\u0e87"}, "\u0eaa\u0ead\u0e94\u0e87", "\u0eaa\u0ead"),  # Lao
         (WORDS, "Red 5", "red 5"),  # nothing else would remain
         ({"赤", "赤色", "色"}, "赤色ワンピース", "ワンピース"),  # the longest spelling
         ({"navy", "navy blue", "blue sky"}, "navy blue sky hat", "sky hat"),

@@ -106,7 +106,7 @@ class Catalog:
         """Return whether ``run_id`` has committed to ``table``, also if it was zero rows."""
         return self.tables.rows_of(table, run_id) is not None
 
-    def check_imported(self) -> None:
+    def check_has_products(self) -> None:
         """Raise DataContractError if there are no products yet."""
         if self.version("products") < 0:
             raise DataContractError(f"no products at {self.location('products')}: run import_products first")

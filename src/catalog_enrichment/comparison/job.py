@@ -40,7 +40,7 @@ def compare_models(config: Config) -> dict[str, Any]:
     compared_models(config)  # a bad recipe fails here, before torch is loaded
     catalog = Catalog.of(config)
     dictionary = follow_dictionary(config, catalog).dictionary
-    catalog.check_imported()
+    catalog.check_has_products()
     store = Store(config)
     store.client(create=True)
 

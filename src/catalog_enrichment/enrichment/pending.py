@@ -98,8 +98,9 @@ def with_pending(
     failed = failed.where(F.col("model_version") == scope.model.version)
     refused = failed.select(*content, F.lit(True).alias("refused")).distinct()
     earlier_runs = F.transform("decisions", lambda newest: F.concat_ws(" ", newest["attribute"], newest["run_id"]))
-    retried = F.exists("decisions", lambda each: (each["retried"] | each["unanswered"]) & each["counts"])
-    judged = F.transform("decisions", lambda each: each.withField("counts", _still_counts(each, scope)))
+    # once, because three columns read it
+    with_counts = F.transform("decisions", lambda each: each.withField("still_counts", _still_counts(each, scope)))
+    retried = F.exists("decisions", lambda each: (each["retried"] | each["unanswered"]) & each["still_counts"])
     answers = scope.model.proposer.answers(catalog)
     if answers is None:
         with_answers = products.withColumn("answered", F.array().cast("array<string>"))
@@ -111,7 +112,7 @@ def with_pending(
         .join(refused, content, "left")
         .withColumn("refused", F.coalesce("refused", F.lit(False)))
         .withColumn("applicable", _applicable(scope.attributes))
-        .withColumn("decisions", judged)
+        .withColumn("decisions", with_counts)
         .withColumn("pending", F.array_except("applicable", _decided()))
         .withColumn("waiting", _waiting(rolled_back))
         .withColumn("tried_again", F.coalesce(retried, F.lit(False)))
@@ -319,7 +320,7 @@ def _decided() -> Column:
     """Return the names of the attributes whose newest decision counts."""
     from pyspark.sql import functions as F
 
-    counting = F.filter("decisions", lambda decision: decision["counts"])
+    counting = F.filter("decisions", lambda decision: decision["still_counts"])
     names = F.transform(counting, lambda decision: decision["attribute"])
     return F.coalesce(names, F.array().cast("array<string>"))
 
@@ -332,7 +333,7 @@ def _waiting(rolled_back: Mapping[str, Collection[str]]) -> Column:
         undone = is_rolled_back(decision["attribute"], decision["run_id"], rolled_back)
         applicable = F.array_contains("applicable", decision["attribute"])
         of_interest = applicable & ~_given_by_merchant(decision) & ~undone
-        return (decision["capped_values"] > 0) & of_interest & decision["counts"]
+        return (decision["capped_values"] > 0) & of_interest & decision["still_counts"]
 
     return F.transform(
         F.filter("decisions", waits),

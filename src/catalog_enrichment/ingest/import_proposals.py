@@ -82,7 +82,7 @@ def _check(context: Context, given: ProposalsConfig) -> None:
             f"proposals.answers: {unknown} are no attributes of the dictionary, which has "
             f"{sorted(context.dictionary.attributes)}"
         )
-    context.catalog.check_imported()
+    context.catalog.check_has_products()
 
 
 def _import(context: Context, record: RunRecord, given: ProposalsConfig) -> dict[str, Any]:

@@ -48,11 +48,11 @@ def terms_of(title: str | None) -> list[str]:
     """Return the words of a title of two characters and more, and every two that follow each other.
 
     In scripts without spaces every two characters that follow each other stand for a word, and single characters are
-    terms too: a Han character is often a word. Half-width kana and full-width Latin letters are the usual ones, and a
-    soft hyphen is nothing.
+    terms too: a Han character is often a word. Half-width kana and full-width Latin letters are the usual ones.
+    A space of zero width ends a word; soft hyphens and other characters of zero width are left out.
     """
     words, characters = list[str](), list[str]()
-    visible = without_invisible(clean_text(title, TITLE_CHARS))
+    visible = without_invisible(clean_text(title, TITLE_CHARS).replace("\u200b", " "))
     plain = unicodedata.normalize("NFKC", visible.translate(SAME_SIGNS)).casefold()
     for word in _WORD.findall(plain):
         if _UNSPACED.match(word):

@@ -107,7 +107,7 @@ def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def bin_of(name: str, bins: int) -> Column:
-    """Return in which of ``bins`` equal bins of [0, 1] the column is, as a number from 0; 1 is in the last bin."""
+    """Return as the column ``bin`` in which of ``bins`` equal bins of [0, 1] a column is, from 0; 1 is in the last."""
     from pyspark.sql import functions as F
 
     return F.least(F.floor(F.col(name) * bins), F.lit(bins - 1)).cast("int").alias("bin")

@@ -51,7 +51,7 @@ def certify_proposals(context: Context, registry: Registry) -> dict[str, Any]:
     config, catalog, stages = context.config, context.catalog, Stages(context.say)
     settings = settings_of(config)
     registry.connect(create=True)
-    catalog.check_imported()
+    catalog.check_has_products()
     declared = seen_products.Declaration.of(settings.trained_on, config)
     names = attributes_of(settings, context.dictionary)
     attributes = Dictionary({name: context.dictionary[name] for name in names})

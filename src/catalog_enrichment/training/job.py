@@ -55,7 +55,7 @@ def train_model(config: Config, if_new: int | None = None) -> dict[str, Any]:
     registry, catalog = Registry(config), Catalog.of(config)
     followed = follow_dictionary(config, catalog)
     registry.connect(create=True)
-    catalog.check_imported()
+    catalog.check_has_products()
     if if_new is not None:
         since = _labels_since(config, registry, catalog, followed)
         expires = registry.expires_at(since["since_version"]) if since else None

@@ -66,10 +66,6 @@ def train(
         heads = (members.tasks[0].heads if members.tasks else {}) | (extraction.heads if extraction else {})
     for name, why in task.not_learned(labels, split.folds.train).items():
         progress(f"warning: {name} is not learned: {why}")
-    if kept := len(split.folds.kept):
-        progress(
-            f"{kept:,} labelled products are kept out of train and choosing: they are like products of a gold sample"
-        )
     if split.certification_round.reason:
         progress(f"certification labels: {split.certification_round.reason}")
     if lost := earlier.lost({name: head.labels for name, head in heads.items()}):

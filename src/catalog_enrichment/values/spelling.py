@@ -26,7 +26,7 @@ copyrights and trademarks are spaces: LEGO® is LEGO."""
 UNSPACED = (
     "\u3005-\u3007\u3041-\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff"
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf"
-    "\u1000-\u1049\u1050-\u109d\u1780-\u17d3\u17d7\u17e0-\u17e9"
+    "\u1000-\u1049\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd\u17e0-\u17e9"
 )
 """Characters of scripts without spaces (kana, Han, Thai, Lao, Burmese, Khmer), as ranges of a regular expression; their
 punctuation marks, such as the middle dot, are not among them, and half-width kana are only after NFKC."""
