@@ -35,7 +35,7 @@ demo: setup      ## the whole loop on a generated marketplace: import, train, ce
 audit_demo: setup ## the review page over the demo's catalog (after make demo), with a sample of 200 written values
 	$(BIN)/python -m catalog_enrichment.demo.audit_demo $(if $(PORT),--port $(PORT))
 
-test: setup      ## the tests (under 15 minutes on 2 cores)
+test: setup      ## the tests (under 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## the tests marked slow
