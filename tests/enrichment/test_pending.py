@@ -84,7 +84,9 @@ def pending(
     catalog.append_rows("runs", runs, "test")
     frame_of_products = frame(spark, "products", [SLICE | row for row in products])
     rows = with_pending(catalog, frame_of_products, DecisionScope([COLOR], model(version, name), config_hash))
-    return {row["product_id"] for row in rows.select("product_id", "pending").collect() if row["pending"]}
+    found = rows.select("product_id", "pending", "tried_again").collect()
+    assert not [row for row in found if row["pending"] and row["tried_again"]], "what is decided now is not left open"
+    return {row["product_id"] for row in found if row["pending"]}
 
 
 def human_assertions(product_id: str, taken_back: bool) -> list[Row]:
