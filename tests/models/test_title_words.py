@@ -64,7 +64,8 @@ def test_characters_and_their_pairs_are_the_words_of_scripts_without_spaces() ->
     assert title_words.terms_of("\u30cf\u3099") == ["\u30d0"]
     thai, lao, burmese, khmer = "\u0e2a\u0e35", "\u0eaa\u0eb5", "\u101b\u1031", "\u1791\u17b9"
     for word, full_stop in ((thai, "\u0e5a"), (lao, "."), (burmese, "\u104b"), (khmer, "\u17d4")):
-        assert title_words.terms_of(f"{word}{full_stop}{word}")[:2] == [word, word]
+        terms = [word, word, f"{word} {word}", *word, *word]
+        assert title_words.terms_of(f"{word}{full_stop}{word}") == terms
 
 
 @pytest.mark.parametrize(

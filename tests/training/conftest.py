@@ -25,7 +25,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
-    """Small networks train faster with one thread."""
+    """Two test processes have two cores (tests/conftest.py)."""
     set_threads(1)
 
 
